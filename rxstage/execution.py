@@ -1,0 +1,566 @@
+"""One execution of a pipeline: how its output is taken, and how it is steered from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import weakref
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any, Final
+
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+
+from rxstage.content import Interrupt
+from rxstage.element import StreamElement
+from rxstage.errors import (
+    BufferOverflow,
+    ExecutionCancelled,
+    PipelineClosed,
+    RxStageError,
+    ShutdownTimeout,
+)
+from rxstage.flow.bridge import Source, open_source
+from rxstage.flow.buffer import Buffer
+from rxstage.flow.entry import Entry
+from rxstage.flow.operator import ExecutionScheduler
+from rxstage.flow.outlet import Outlet
+from rxstage.flow.port import Push
+from rxstage.flow.valve import Valve
+from rxstage.flow.worker import Gate
+from rxstage.observe.metrics import Metrics, Statistics, metrics_of, statistics_of
+from rxstage.observe.stream import EventStream
+from rxstage.result import Result
+from rxstage.running import Run
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rxstage.pipeline import Pipeline
+
+__all__ = ["Execution"]
+
+_PREFIX: Final = secrets.token_hex(4)
+_NUMBER: Final = itertools.count(1)
+
+
+class Execution:
+    """One run of a pipeline over one source.
+
+    Its output is taken in one of three ways: `async for element in execution`, `execution.output` (an
+    Observable), or `await execution` for the `Result`. It opens at the first of them, and binds the running
+    loop. `async with execution` cancels it on leaving.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closers",
+        "_events",
+        "_inbox",
+        "_iterator",
+        "_leave",
+        "_loop_thread",
+        "_mode",
+        "_outlet",
+        "_raise",
+        "_result",
+        "_source",
+        "_subscribe_on",
+        "_timeout",
+        "_within",
+        "id",
+        "pipeline",
+        "run",
+    )
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Any = None,
+        *,
+        raise_on_error: bool = True,
+        subscribe_on: str = "loop",
+        timeout: float | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.id = f"{_PREFIX}-{next(_NUMBER)}"
+        self.run: Run | None = None
+        self._source = source
+        self._raise = raise_on_error
+        self._subscribe_on = subscribe_on
+        self._timeout = timeout
+        self._mode = ""
+        self._events: EventStream | None = None
+        self._inbox: list[StreamElement] = []  # sent before it opened
+        self._iterator: weakref.ref[_Elements] | None = None
+        self._leave: Callable[[], None] | None = None
+        self._loop_thread: Any = None
+        self._outlet: Outlet | None = None
+        self._result: Result | None = None
+        self._within = False
+        self._closers: list[Callable[[], object]] = []
+
+    # ---------------------------------------------------------------- what it tells of itself
+
+    @property
+    def state(self) -> str:
+        """`"new"`, `"waiting"` (for its turn), `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
+        if self.run is None:
+            return "waiting" if self._mode else "new"
+        return self.run.kind
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended and nothing of it is left."""
+        return self.run is not None and self._result is not None
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it failed with."""
+        return None if self.run is None else self.run.error
+
+    @property
+    def events(self) -> EventStream:
+        """Its events, as a hot Observable that completes on every ending."""
+        if self._events is None:
+            self._events = EventStream(on_first_observer=self._listen)
+            if self.done:
+                self._events.complete()
+        return self._events
+
+    def metrics(self) -> Metrics:
+        """Counters and times per stage, now."""
+        return Metrics({}) if self.run is None else metrics_of(self.run.scope)
+
+    def statistics(self) -> Statistics:
+        """Depth, peak, capacity and drops per edge, now."""
+        return Statistics({}) if self.run is None else statistics_of(self.run.scope)
+
+    # ---------------------------------------------------------------- three ways to take the output
+
+    def __aiter__(self) -> AsyncIterator[StreamElement]:
+        self._take("iteration")
+        elements = self._iterator() if self._iterator is not None else None
+        if self.run is None and self._outlet is None:
+            loop = asyncio.get_running_loop()
+            config = self.pipeline.config
+            buffer = Buffer(
+                config.buffer_size,
+                config.overflow,
+                priority_queue=config.priority_queue,
+                edge=("", "<output>"),
+                on_drop=lambda edge, count: self._scope_dropped(edge, count),
+                on_overflow=lambda error: self._fail(error),
+            )
+            self._outlet = Outlet(buffer, Gate(loop))
+            self._launch(loop, buffer.push, buffer.control, buffer.valve)
+        if elements is None:
+            elements = _Elements(self)
+            self._iterator = weakref.ref(elements)
+        return elements
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        return self._wait_result().__await__()
+
+    @property
+    def output(self) -> Observable[StreamElement]:
+        """The output as an Observable; the first subscription opens the execution."""
+        return _Output(self)
+
+    async def _wait_result(self) -> Result:
+        self._take("await")
+        if self._result is None:
+            loop = asyncio.get_running_loop()
+            if self.run is None and self._outlet is None:
+                elements: list[StreamElement] = []
+                self._launch(loop, elements.append, elements.append, Valve(), elements)
+            try:
+                await self.closed()
+            except asyncio.CancelledError:
+                self.cancel()
+                await self.closed()
+                raise
+        result = self._result
+        assert result is not None
+        if result.error is not None and self._raise:
+            raise result.error
+        return result
+
+    def _take(self, mode: str) -> None:
+        if self._mode not in ("", mode):
+            raise RxStageError(
+                f"the output of execution {self.id} is already taken by {self._mode}; take it in one way, or execute "
+                f"the pipeline again"
+            )
+        self._mode = mode
+
+    # ---------------------------------------------------------------- steering
+
+    def send(self, value: Any) -> None:
+        """Put an element in out of band, past a paused source. From any thread.
+
+        Raises:
+            PipelineClosed: it takes nothing more.
+            BufferOverflow: as many as `hot_source_limit` wait for it to open.
+        """
+        element = StreamElement.of(value)
+        run = self.run
+        if run is None:
+            if len(self._inbox) >= self.pipeline.config.hot_source_limit:
+                raise BufferOverflow(f"execution {self.id} has not opened yet and {len(self._inbox)} elements wait for it")
+            self._inbox.append(element)
+            return
+        if run.scope.ended or run.entry.closed:
+            raise PipelineClosed(f"execution {self.id} takes nothing more: its input has ended")
+        if run.scope.loop is None:
+            self._inbox.append(element)
+            if self._mode == "operator":
+                self._drain_inbox(run)
+            return
+        self._on_loop(lambda: self._enter(run, element))
+
+    def interrupt(self, reason: str = "") -> None:
+        """Send an `Interrupt`."""
+        self.send(StreamElement(Interrupt(reason)))
+
+    def cancel(self) -> None:
+        """Stop now, without an error; whoever takes the output gets `ExecutionCancelled`. From any thread."""
+        run = self.run
+        if run is None:
+            if self._leave is not None:
+                self._leave()
+            if self._result is None:
+                self._result = Result(
+                    elements=(), error=self._cancelled(), duration=0.0, metrics=Metrics({})
+                )
+                self._told_end(self._result.error)
+        elif run.scope.loop is None:
+            run.cancel()
+        else:
+            self._on_loop(run.cancel)
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Accept no more and let out what is in flight; what the output holds can still be taken.
+
+        Args:
+            timeout: seconds; by default the configured `shutdown_timeout`.
+
+        Raises:
+            ShutdownTimeout: something was still in flight; the execution has been cancelled.
+        """
+        run = self.run
+        if run is None:
+            self.cancel()
+            return
+        seconds = self.pipeline.config.shutdown_timeout if timeout is None else timeout
+        if run.scope.loop is None:
+            run.stop_input()
+        else:
+            self._on_loop(self._stop_input)
+        if not await self._closed_within(seconds):
+            left = run.scope.holding() or [f"stage {name!r}" for name in set(run.scope.tasks.values())]
+            self.cancel()
+            raise ShutdownTimeout(f"execution {self.id} did not drain within {seconds} s", left)
+
+    async def closed(self) -> None:
+        """Wait until it has ended and nothing of it is left."""
+        if self._result is not None:
+            return
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def wake() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        self._closers.append(lambda: loop.call_soon_threadsafe(wake))
+        if self._result is not None:
+            return
+        await ended
+
+    async def _closed_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.closed()
+        except TimeoutError:
+            return False
+        return True
+
+    async def __aenter__(self) -> Execution:
+        self._within = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._within = False
+        if self.run is None and not self._mode:
+            self.cancel()
+        if not self.done:
+            self.cancel()
+            await self.closed()
+
+    # ---------------------------------------------------------------- opening
+
+    def _launch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        push: Push,
+        control: Push,
+        valve: Valve,
+        collected: list[StreamElement] | None = None,
+        *,
+        make_source: Callable[[Run, Entry], Source] | None = None,
+        keeps: bool = False,
+        on_open: Callable[[], object] | None = None,
+        on_ended: Callable[[Run], object] | None = None,
+    ) -> None:
+        """Open on a loop, at once or when its turn comes."""
+        self.pipeline._admit(self)
+
+        def ended(run: Run) -> None:
+            self._ended(run, collected)
+            if on_ended is not None:
+                on_ended(run)
+
+        def start() -> None:
+            if self._result is not None:
+                return
+            run = Run(self.pipeline.plan, clock=loop.time, loop=loop, execution_id=self.id, on_end=ended)
+            run.scope.scheduler = ExecutionScheduler(loop, run.scope, valve)
+            if self._outlet is not None:
+                run.waiting_consumer = self._consumer_waits
+            self.run = run
+            run.scope.listener = self.pipeline._listener(self)
+            try:
+                entry = run.open(push, control, valve, keeps=keeps, timeout=self._timeout)
+                source = (
+                    make_source(run, entry)
+                    if make_source is not None
+                    else open_source(() if self._source is None else self._source, run.scope, entry, self._subscribe_on)
+                )
+                run.source = source
+                self._source = None
+                self._drain_inbox(run)
+                if on_open is not None:
+                    on_open()
+                if not run.scope.ended:
+                    source.start()
+            except Exception as error:
+                run.fail(error)
+
+        self._enter_turnstile(lambda: _soon(loop, start))
+
+    def _enter_turnstile(self, start: Callable[[], object]) -> None:
+        self._leave = leave = self.pipeline._enter(start)
+        if self._result is not None and leave is not None:  # it has ended already
+            self._leave = None
+            leave()
+
+    def _consumer_waits(self) -> bool:
+        return self._outlet is not None and self._outlet.gate.waiting
+
+    def _enter(self, run: Run, element: StreamElement) -> None:
+        if run.scope.ended:
+            return
+        try:
+            run.entry.enter(element)
+        except Exception as error:
+            run.fail(error)
+
+    def _drain_inbox(self, run: Run) -> None:
+        while self._inbox:
+            run.entry.enter(self._inbox.pop(0))
+
+    def _stop_input(self) -> None:
+        assert self.run is not None
+        if self._outlet is not None:
+            self._outlet.buffer.lift()
+        try:
+            self.run.stop_input()
+        except Exception as error:
+            self.run.fail(error)
+
+    def _on_loop(self, call: Callable[[], object]) -> None:
+        run = self.run
+        assert run is not None and run.scope.loop is not None
+        loop = run.scope.loop
+        if loop.is_closed():
+            return
+        loop.call_soon_threadsafe(call)
+
+    def _scope_dropped(self, edge: tuple[str, str], count: int) -> None:
+        if self.run is not None:
+            self.run.scope.dropped(edge, count)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.run is not None:
+            self.run.fail(error)
+
+    def _listen(self) -> None:
+        if self.run is not None and not self.run.scope.ended:
+            self.run.scope.listener = self.pipeline._listener(self)
+
+    # ---------------------------------------------------------------- the end
+
+    def _cancelled(self) -> ExecutionCancelled:
+        return ExecutionCancelled(f"execution {self.id} of pipeline {self.pipeline.name!r} was cancelled")
+
+    def _ended(self, run: Run, collected: list[StreamElement] | None) -> None:
+        error = self._cancelled() if run.kind == "cancelled" else run.error
+        self._result = Result(
+            elements=tuple(collected or ()),
+            error=error,
+            duration=run.scope.clock() - run.begin,
+            metrics=metrics_of(run.scope),
+        )
+        leave, self._leave = self._leave, None
+        self.pipeline._forget(self)
+        self._told_end(error)
+        if leave is not None:
+            leave()
+
+    def _told_end(self, error: BaseException | None) -> None:
+        if self._outlet is not None:
+            self._outlet.end(error if self._raise else None)
+        if self._events is not None:
+            self._events.complete()
+        closers, self._closers = self._closers, []
+        for close in closers:
+            try:
+                close()
+            except RuntimeError:
+                pass  # the loop of somebody who waited is closed: nobody waits there any more
+
+    def __repr__(self) -> str:
+        return f"Execution({self.id!r}, pipeline={self.pipeline.name!r}, state={self.state!r})"
+
+    def _repr_html_(self) -> str:
+        from rxstage.observe.table import execution_html
+
+        return execution_html(self)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, start: Callable[[], None]) -> None:
+    """Start at once on the loop's own thread, else as soon as it comes to it."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is loop:
+        start()
+    else:
+        loop.call_soon_threadsafe(start)
+
+
+class _Elements:
+    """The async iterator of an execution; when the last reference to it goes, the execution is cancelled."""
+
+    __slots__ = ("__weakref__", "_execution", "_take")
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        assert execution._outlet is not None
+        self._take = execution._outlet.take
+
+    def __aiter__(self) -> _Elements:
+        return self
+
+    def __anext__(self) -> Any:
+        return self._take()
+
+    async def aclose(self) -> None:
+        """Cancel the execution and wait for its end."""
+        if not self._execution.done:
+            self._execution.cancel()
+            await self._execution.closed()
+
+    def __del__(self) -> None:
+        execution = self._execution
+        if not execution.done and not execution._within:
+            try:
+                execution.cancel()
+            except RuntimeError:
+                pass  # the loop is closed already: nothing runs any more
+
+
+# ------------------------------------------------------------------------------------------ operator form
+
+
+class _Output(Observable[StreamElement]):
+    """`execution.output`: subscribing opens it; a second subscriber shares what comes from then on."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self._execution = execution
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[StreamElement], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        execution = self._execution
+        execution._take("output")
+        shared: _Shared = execution._iterator  # type: ignore[assignment]
+        if not isinstance(shared, _Shared):
+            shared = _Shared(execution)
+            execution._iterator = shared  # type: ignore[assignment]
+            subscription = shared.add(observer)
+            shared.open(scheduler)
+            return subscription
+        return shared.add(observer)
+
+
+class _Shared:
+    """The observers of one execution: each sees everything from its subscription on, whatever the others do."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.observers: list[abc.ObserverBase[StreamElement]] = []
+        self.terminal: Callable[[abc.ObserverBase[StreamElement]], object] | None = None
+        self.subscription: abc.DisposableBase = Disposable()
+
+    def open(self, scheduler: abc.SchedulerBase | None) -> None:
+        from rxstage.operator_form import subscribe
+
+        self.subscription = subscribe(self.execution, self, scheduler)
+
+    def add(self, observer: abc.ObserverBase[StreamElement]) -> abc.DisposableBase:
+        if self.terminal is not None:
+            self.terminal(observer)
+            return Disposable()
+        self.observers.append(observer)
+
+        def dispose() -> None:
+            if observer in self.observers:
+                self.observers.remove(observer)
+                if not self.observers and self.terminal is None:
+                    self.subscription.dispose()
+                    self.execution.cancel()
+
+        return Disposable(dispose)
+
+    def on_next(self, element: StreamElement) -> None:
+        if len(self.observers) == 1:
+            self.observers[0].on_next(element)
+            return
+        for observer in tuple(self.observers):
+            try:
+                observer.on_next(element)
+            except Exception as error:
+                if observer in self.observers:
+                    self.observers.remove(observer)
+                observer.on_error(error)
+
+    def on_error(self, error: Exception) -> None:
+        self._end(lambda observer: observer.on_error(error))
+
+    def on_completed(self) -> None:
+        self._end(lambda observer: observer.on_completed())
+
+    def _end(self, terminal: Callable[[abc.ObserverBase[StreamElement]], object]) -> None:
+        self.terminal = terminal
+        observers, self.observers = self.observers, []
+        for observer in observers:
+            terminal(observer)
+
+

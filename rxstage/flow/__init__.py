@@ -1,0 +1,1 @@
+"""Plumbing that knows elements and nothing of pipelines: buffers, valves, fused runs, fans, sources."""

@@ -1,0 +1,381 @@
+"""The bounded buffer on an edge, and its public face as a Subject."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+
+from rxstage.config import Overflow
+from rxstage.content import EndOfTurn, Interrupt
+from rxstage.element import StreamElement
+from rxstage.errors import BufferOverflow
+from rxstage.flow.lanes import LaneQueue
+from rxstage.flow.valve import Valve
+from rxstage.priority import Priority
+
+__all__ = ["BATCH", "Buffer", "BufferStatistics", "BufferedSubject", "survives"]
+
+BATCH: Final = 64  # elements a pump delivers before it lets the loop's other work run
+
+
+class BufferStatistics(Struct, frozen=True):
+    """A snapshot of one buffer.
+
+    Attributes:
+        depth: elements in it now.
+        peak: most that were in it at once.
+        capacity: from how many on it closes its valve or drops; 0 where the edge has no buffer.
+        dropped: elements that its overflow policy dropped.
+        waiting: whether it keeps the pumps before it waiting.
+    """
+
+    depth: int = 0
+    peak: int = 0
+    capacity: int = 0
+    dropped: int = 0
+    waiting: bool = False
+
+
+class Buffer:
+    """A bounded queue of elements between one region and the reader behind it.
+
+    With `overflow="wait"` it closes its valve at `capacity` and opens it at half of that, so it holds at
+    most `capacity - 1` plus the largest burst of one delivery. The other policies never close the valve.
+    Controls are never dropped; an `Interrupt` empties it of the turn that it ends.
+
+    Args:
+        capacity: elements it holds.
+        overflow: what happens past that.
+        priority_queue: serve by priority.
+        edge: names of the two stages it stands between, for errors and statistics.
+        on_drop: told of every drop, with the edge and the count so far.
+        on_overflow: told of the overflow under `overflow="fail"`.
+    """
+
+    __slots__ = (
+        "_low",
+        "_mark",
+        "_on_drop",
+        "_on_overflow",
+        "capacity",
+        "dropped",
+        "edge",
+        "ended",
+        "full",
+        "on_interrupt",
+        "overflow",
+        "peak",
+        "queue",
+        "valve",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        capacity: int,
+        overflow: Overflow = "wait",
+        *,
+        priority_queue: bool = False,
+        edge: tuple[str, str] = ("", ""),
+        on_drop: Callable[[tuple[str, str], int], object] | None = None,
+        on_overflow: Callable[[BaseException], object] | None = None,
+    ) -> None:
+        self.capacity = capacity
+        self.overflow = overflow
+        self.edge = edge
+        self.queue: deque[StreamElement] | LaneQueue = LaneQueue() if priority_queue else deque()
+        self.valve = Valve()
+        self.peak = 0
+        self.dropped = 0
+        self.full = False
+        self.ended = False
+        self.wake: Callable[[], object] | None = None  # set by a reader that waits
+        self.on_interrupt: Callable[[StreamElement], object] | None = None
+        self._low = capacity // 2
+        self._mark = 1  # the depth at which push has more to do than to append
+        self._on_drop = on_drop
+        self._on_overflow = on_overflow
+
+    def push(self, element: StreamElement) -> None:
+        """Take one element; wakes the reader."""
+        queue = self.queue
+        queue.append(element)
+        if len(queue) >= self._mark:
+            self._crossed(element)
+        if self.wake is not None:
+            wake, self.wake = self.wake, None
+            wake()
+
+    def control(self, element: StreamElement) -> None:
+        """Take a control; an `Interrupt` overtakes what is queued."""
+        if element.content.__class__ is Interrupt:
+            self.flush()
+            if self.on_interrupt is not None:
+                self.on_interrupt(element)
+                return
+            self.queue.appendleft(element)
+        else:
+            self.queue.append(element)
+        if len(self.queue) > self.peak:
+            self.peak = len(self.queue)
+        if self.wake is not None:
+            wake, self.wake = self.wake, None
+            wake()
+
+    def done(self) -> None:
+        """Nothing more will come."""
+        self.ended = True
+        if self.wake is not None:
+            wake, self.wake = self.wake, None
+            wake()
+
+    def reopen(self) -> None:
+        """To be called by the reader after it took an element while `full`."""
+        if len(self.queue) <= self._low:
+            self.full = False
+            self.valve.open(self)
+
+    def flush(self) -> None:
+        """Drop the content and the `EndOfTurn`s of the running turn; failures and critical content stay."""
+        queue = self.queue
+        if isinstance(queue, LaneQueue):
+            queue.keep(survives)
+        elif queue:
+            survivors = [element for element in queue if survives(element)]
+            queue.clear()
+            queue.extend(survivors)
+        if self.full:
+            self.reopen()
+
+    def lift(self) -> None:
+        """Take whatever still comes, however much: a drain lets out what is in flight, which is bounded."""
+        self.capacity = self._low = sys.maxsize
+        self._mark = self.peak + 1
+        self.full = False
+        self.valve.open(self)
+
+    def clear(self) -> None:
+        """Drop everything and open the valve."""
+        self.queue.clear()
+        if self.full:
+            self.full = False
+            self.valve.open(self)
+
+    def statistics(self) -> BufferStatistics:
+        """A snapshot."""
+        return BufferStatistics(len(self.queue), self.peak, self.capacity, self.dropped, self.full)
+
+    def _crossed(self, element: StreamElement) -> None:
+        queue = self.queue
+        depth = len(queue)
+        if self.overflow == "wait":
+            if depth >= self.capacity and not self.full:
+                self.full = True
+                self.valve.close(self)
+        elif depth > self.capacity:
+            self._overflow(element)
+            depth = len(queue)
+        self.peak = max(self.peak, depth)
+        self._mark = min(self.peak + 1, self.capacity if self.overflow == "wait" else self.capacity + 1)
+
+    def _overflow(self, element: StreamElement) -> None:
+        queue, policy = self.queue, self.overflow
+        if policy == "fail":
+            reserve = max(1, self.capacity // 4) if isinstance(queue, LaneQueue) else 0
+            if element.priority == Priority.CRITICAL and len(queue) <= self.capacity + reserve:
+                return
+            if self._on_overflow is not None:
+                self._on_overflow(
+                    BufferOverflow(
+                        f"the buffer from {self.edge[0]!r} to {self.edge[1]!r} is full with {self.capacity} elements; "
+                        f"give it a larger buffer_size, or overflow='wait' or a dropping policy"
+                    )
+                )
+            return
+        if policy == "latest":
+            count = self._keep_latest(element)
+        elif isinstance(queue, LaneQueue):
+            count = 0 if queue.evict(newest=policy == "drop_newest") is None else 1
+        else:
+            count = self._drop(queue, newest=policy == "drop_newest")
+        if count:
+            self.dropped += count
+            if self._on_drop is not None:
+                self._on_drop(self.edge, self.dropped)
+
+    def _drop(self, queue: deque[StreamElement], newest: bool) -> int:
+        if newest:
+            queue.pop()
+            return 1
+        if queue[0].__class__ is StreamElement:
+            queue.popleft()
+            return 1
+        for index, queued in enumerate(queue):
+            if queued.__class__ is StreamElement:
+                del queue[index]
+                return 1
+        return 0
+
+    def _keep_latest(self, element: StreamElement) -> int:
+        before = len(self.queue)
+        queue = self.queue
+        survivors = [queued for queued in queue if queued is element or queued.__class__ is not StreamElement]
+        queue.clear()
+        for queued in survivors:
+            queue.append(queued)
+        return before - len(queue)
+
+
+def survives(element: StreamElement) -> bool:
+    """Whether an interrupt leaves an element in its place: failures and critical content stay."""
+    if element.__class__ is StreamElement:
+        return element.priority == Priority.CRITICAL
+    return element.content.__class__ is not EndOfTurn
+
+
+class BufferedSubject(Observable[StreamElement], abc.ObserverBase[Any]):
+    """A Subject with a bounded buffer: elements go in as they come and out in batches on the loop.
+
+    Everybody who is subscribed sees every element; one that raises is dropped with its error and the
+    others go on. What is there is delivered before `on_completed`; before `on_error`, too.
+    Raw values become elements.
+
+    Args:
+        capacity: elements it holds.
+        overflow: what happens past that; under `"wait"` its `valve` closes for those who ask it.
+        priority_queue: serve by priority.
+        loop: the loop it delivers on; by default the running one at the first subscription.
+
+    Emits: what it is given, in order (by priority with `priority_queue`).
+    Holds: at most `capacity` elements, or `capacity - 1` plus the largest burst under `"wait"`.
+    Completes: once it was completed and is empty.
+    Fails: with the error it was given, or `BufferOverflow` under `overflow="fail"`.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 16,
+        overflow: Overflow = "wait",
+        *,
+        priority_queue: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__()
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity!r}")
+        self._buffer = Buffer(capacity, overflow, priority_queue=priority_queue, on_overflow=self.on_error)
+        self._loop = loop
+        self._observers: list[abc.ObserverBase[StreamElement]] = []
+        self._closers: set[object] = set()
+        self._error: Exception | None = None
+        self._stopped = self._finished = False
+        self._buffer.wake = self._schedule
+
+    @property
+    def valve(self) -> Valve:
+        """Closed while the buffer is full: what feeds this subject can obey it."""
+        return self._buffer.valve
+
+    def statistics(self) -> BufferStatistics:
+        """A snapshot of the buffer."""
+        return self._buffer.statistics()
+
+    def pause(self, who: object) -> None:
+        """Deliver nothing until `who` resumes; any number of pausers."""
+        self._closers.add(who)
+
+    def resume(self, who: object) -> None:
+        """Take back a `pause`."""
+        self._closers.discard(who)
+        self._schedule()
+
+    def on_next(self, value: Any) -> None:
+        """Take one element or raw value."""
+        if not self._stopped:
+            element = StreamElement.of(value)
+            (self._buffer.push if element.__class__ is StreamElement else self._buffer.control)(element)
+
+    def on_error(self, error: Exception) -> None:
+        """End with an error, once what is there is delivered."""
+        if not self._stopped:
+            self._stopped = True
+            self._error = error
+            self._buffer.done()
+
+    def on_completed(self) -> None:
+        """End, once what is there is delivered."""
+        if not self._stopped:
+            self._stopped = True
+            self._buffer.done()
+
+    def dispose(self) -> None:
+        """Drop everything and everybody."""
+        self._stopped = self._finished = True
+        self._observers.clear()
+        self._buffer.clear()
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[StreamElement], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        if self._finished:
+            self._end(observer)
+            return Disposable()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._observers.append(observer)
+        self._schedule()
+
+        def dispose() -> None:
+            if observer in self._observers:
+                self._observers.remove(observer)
+                if not self._observers:
+                    self._buffer.clear()
+
+        return Disposable(dispose)
+
+    def _schedule(self) -> None:
+        if self._loop is None or not self._observers or self._closers:
+            self._buffer.wake = self._schedule
+        else:
+            self._buffer.wake = None
+            self._loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        buffer = self._buffer
+        queue = buffer.queue
+        for _ in range(BATCH):
+            if not queue or self._closers or not self._observers:
+                break
+            element = queue.popleft()
+            if buffer.full:
+                buffer.reopen()
+            for observer in tuple(self._observers):
+                try:
+                    observer.on_next(element)
+                except Exception as error:
+                    if observer in self._observers:
+                        self._observers.remove(observer)
+                    observer.on_error(error)
+        if queue:
+            self._schedule()
+        elif buffer.ended:
+            if not self._finished:
+                self._finished = True
+                observers, self._observers = self._observers, []
+                for observer in observers:
+                    self._end(observer)
+        else:
+            buffer.wake = self._schedule
+
+    def _end(self, observer: abc.ObserverBase[StreamElement]) -> None:
+        if self._error is not None:
+            observer.on_error(self._error)
+        else:
+            observer.on_completed()

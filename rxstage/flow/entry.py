@@ -1,0 +1,61 @@
+"""Where elements enter an execution: numbered, stamped, and steered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace as _replace
+
+from rxstage.content import EndOfStream
+from rxstage.element import StreamElement
+from rxstage.flow.port import Port
+from rxstage.flow.scope import Scope
+
+__all__ = ["Entry"]
+
+
+class Entry:
+    """The one door into a running graph.
+
+    Attributes:
+        port: the first node.
+        received: how many elements have entered.
+        closed: whether it takes nothing more.
+    """
+
+    __slots__ = ("_on_end", "closed", "keeps", "port", "received", "scope")
+
+    def __init__(self, scope: Scope, port: Port, on_end: Callable[[], object], keeps: bool = False) -> None:
+        self.scope = scope
+        self.port = port
+        self.received = 0
+        self.closed = False
+        self.keeps = keeps  # whether sequence and time of an enclosing execution stay
+        self._on_end = on_end
+
+    def enter(self, value: Any) -> None:
+        """Take one element or raw value. An `EndOfStream` closes the door and releases the source."""
+        if self.closed:
+            return
+        element = value if isinstance(value, StreamElement) else StreamElement.of(value)
+        scope = self.scope
+        if element.content.__class__ is EndOfStream:
+            self._on_end()
+            return
+        self.received += 1
+        if not (self.keeps and element.sequence):
+            changes: dict[str, Any] = {"sequence": scope.next_sequence(), "timestamp": scope.clock()}
+            if element.is_control:
+                changes["origin"] = 0
+            element = _replace(element, **changes)
+        if element.is_control:
+            self.port.control(element)
+        else:
+            self.port.push(element)
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        if not self.closed:
+            self.closed = True
+            self.port.done()

@@ -1,0 +1,345 @@
+"""Neighbouring synchronous callbacks as one function that costs little more than calling them.
+
+A run of callbacks is translated to the source of one Python function, one step a callback:
+
+    def push(e0):
+        nonlocal n
+        n += 1
+        try:
+            e1 = f0(e0)
+            if e1.__class__ is not ELEMENT:     # a payload, a control, or None
+                ...
+            e2 = f1(e1)
+            ...
+        except CAUGHT as error:                 # the line of the traceback tells which step raised
+            ...
+        emit(e2)
+
+The source depends only on the shape of the run, so runs of one shape share one code object. A long run is
+cut into segments; between segments with a 1:N step stands a loop.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, Final, NoReturn
+
+from msgspec.structs import replace as _replace
+
+from rxstage.content import Data, Text
+from rxstage.element import StreamElement
+from rxstage.flow.callback import CAUGHT, DROP, Callback, Kind, Select, bind, guarded, settle
+from rxstage.flow.meter import Histogram, Meter
+from rxstage.flow.port import Port, Push
+from rxstage.flow.scope import Scope
+
+__all__ = ["fuse"]
+
+_SEGMENT: Final = 64  # steps of one generated function
+_SAMPLED: Final = 64  # one element in so many is timed, and each of the first so many
+
+_Shape = tuple[tuple[str, str], ...]
+
+
+def fuse(callbacks: Sequence[Callback], scope: Scope, down: Port) -> Port:
+    """One node for a run of fusible callbacks in front of `down`."""
+    emit = down.push
+    segments: list[Sequence[Callback]] = []
+    start = 0
+    for index, callback in enumerate(callbacks):
+        if callback.kind is Kind.FLAT:
+            if start < index:
+                segments.append(callbacks[start:index])
+            segments.append(callbacks[index : index + 1])
+            start = index + 1
+        elif index - start + 1 == _SEGMENT:
+            segments.append(callbacks[start : index + 1])
+            start = index + 1
+    if start < len(callbacks):
+        segments.append(callbacks[start:])
+
+    straight: list[Push] = []  # segments, last first, that wait to be put into one loop
+    for position in range(len(segments) - 1, -1, -1):
+        segment = segments[position]
+        if segment[0].kind is Kind.FLAT:
+            emit = _flat(segment[0], scope, down.control, _loop(straight, emit))
+            straight = []
+        else:
+            alone = not straight and (position == 0 or segments[position - 1][0].kind is Kind.FLAT)
+            if alone:
+                emit = _segment(segment, scope, down.control, emit)
+            else:
+                straight.append(_segment(segment, scope, down.control, None))
+    return Port(_loop(straight, emit), down.control, down.done, down.valve)
+
+
+def _loop(backwards: list[Push], emit: Push) -> Push:
+    if not backwards:
+        return emit
+    segments = tuple(reversed(backwards))
+
+    def push(element: StreamElement) -> None:
+        moving: Any = element
+        for segment in segments:
+            moving = segment(moving)
+            if moving is None:
+                return
+        emit(moving)
+
+    return push
+
+
+# ------------------------------------------------------------------------------------------ straight segments
+
+
+def _segment(callbacks: Sequence[Callback], scope: Scope, control: Push, emit: Push | None) -> Push:
+    meters = [scope.meter(callback.name, callback.stage_type) for callback in callbacks]
+    shape: list[tuple[str, str]] = []
+    functions: list[Callable[[Any], Any]] = []
+    for callback, meter in zip(callbacks, meters, strict=True):
+        step, function = _step(callback, scope, meter)
+        shape.append(step)
+        functions.append(function)
+    lost = [0] * len(callbacks)
+
+    def fix(index: int, element: StreamElement, result: Any) -> Any:
+        return settle(callbacks[index], scope, element, result)
+
+    def leave(index: int, result: Any) -> None:
+        lost[index] += 1
+        if result is not DROP:
+            control(result)
+
+    def failed(index: int, element: StreamElement, error: BaseException) -> NoReturn:
+        callback = callbacks[index]
+        if callback.policy == "fail":
+            meters[index].errors += 1
+            raise callback.failed(error, element) from error
+        raise error  # its policy has spoken
+
+    factory, lines = _factory(tuple(shape), emit is not None, scope.config.metrics)
+    names = [callback.name for callback in callbacks]
+    contents = [_content_kinds(callback.select) for callback in callbacks]
+    sampled = None
+    if scope.config.metrics:
+        times = [meter.times for meter in meters]
+        timed = [_timed(function, hist) for function, hist in zip(functions, times, strict=True)]
+        sampled, _ = _factory(tuple(shape), emit is not None, False)[0](
+            timed, names, contents, lost, lines, fix, leave, failed, emit, None
+        )
+    push, count = factory(functions, names, contents, lost, lines, fix, leave, failed, emit, sampled)
+
+    def read() -> None:
+        passing = count()
+        for index, meter in enumerate(meters):
+            meter.received = passing
+            passing -= lost[index]
+            meter.emitted = passing
+
+    for meter in meters:
+        meter.read = read
+    return push  # type: ignore[no-any-return]
+
+
+def _step(callback: Callback, scope: Scope, meter: Meter) -> tuple[tuple[str, str], Callable[[Any], Any]]:
+    """The kind of a step, the form of its argument, and its function."""
+    select = callback.select
+    if callback.policy != "fail":
+        return ("call", "any"), guarded(callback, scope, meter)
+    if callback.kind is Kind.PASS:
+        return ("pass", "any"), callback.function
+    form = _form(select)
+    if form == "general":
+        return ("call", "any"), _general(callback, scope)
+    return (callback.kind.value, form), bind(callback, scope)
+
+
+def _form(select: Select) -> str:
+    if select.values or (select.everything and select.form != "element"):
+        return "general"
+    if select.everything:
+        return "any"
+    test = "one" if len(select.kinds) == 1 else "some"
+    if select.form == "element":
+        return test
+    if test == "some":
+        return "general"
+    if select.form == "content":
+        return "content"
+    (kind,) = select.kinds
+    return {Text: "text", Data: "value"}.get(kind, "content")
+
+
+def _general(callback: Callback, scope: Scope) -> Callable[[StreamElement], Any]:
+    """Any selection, as a function of the element: slower than a form of its own, for the rare ones."""
+    function, select, kind = bind(callback, scope), callback.select, callback.kind
+
+    def call(element: StreamElement) -> Any:
+        if not select.takes(element):
+            return DROP if kind is Kind.SINK else element
+        result = function(select.argument(element))
+        if kind is Kind.MAP:
+            return settle(callback, scope, element, result)
+        return element if kind is Kind.FILTER and result else DROP
+
+    return call
+
+
+def _content_kinds(select: Select) -> Any:
+    return next(iter(select.kinds)) if len(select.kinds) == 1 else select.kinds
+
+
+def _timed(function: Callable[[Any], Any], histogram: Histogram | None) -> Callable[[Any], Any]:
+    assert histogram is not None
+    add = histogram.add
+
+    def call(argument: Any) -> Any:
+        begin = perf_counter()
+        result = function(argument)
+        add(perf_counter() - begin)
+        return result
+
+    return call
+
+
+_TESTS: Final = {"one": "is", "some": "in", "text": "is", "value": "is", "content": "is"}
+_ARGUMENTS: Final = {"any": "e", "one": "e", "some": "e", "text": "c.text", "value": "c.value", "content": "c"}
+
+
+@functools.lru_cache(maxsize=512)
+def _factory(shape: _Shape, emits: bool, metered: bool) -> tuple[Callable[..., Any], dict[int, tuple[int, str]]]:
+    """Compile the function of a shape; with it, which step each of its lines belongs to."""
+    lines: dict[int, tuple[int, str]] = {}
+    text = [
+        "def factory(functions, names, kinds, lost, lines, fix, leave, failed, emit, sampled):",
+        *(f"    f{i}, s{i}, k{i} = functions[{i}], names[{i}], kinds[{i}]" for i in range(len(shape))),
+        "    n = 0",
+        "    def push(e0):",
+        "        nonlocal n",
+        "        n += 1",
+    ]
+    if metered:
+        text.append(f"        if n <= {_SAMPLED} or not n % {_SAMPLED}: return sampled(e0)")
+    text.append("        try:")
+    now = "e0"  # the variable that holds the moving element
+
+    def add(line: str, step: int | None = None) -> None:
+        text.append(f"            {line}")
+        if step is not None:
+            lines[len(text)] = (step, now)
+
+    for i, (kind, form) in enumerate(shape):
+        if kind == "pass":
+            continue
+        argument = _ARGUMENTS[form].replace("e", now) if form in ("any", "one", "some") else _ARGUMENTS[form]
+        after = f"e{i + 1}"
+        pad = ""
+        if form != "any":
+            pad = "    "
+            add(f"c = {now}.content")
+            add(f"if c.__class__ {_TESTS[form]} k{i}:")
+        if kind in ("map", "call"):
+            add(f"{pad}{after} = f{i}({argument})", i)
+            if form == "text":
+                add(f"{pad}if {after}.__class__ is str: {after} = replace({now}, content=Text({after}), source=s{i})", i)
+                add(f"{pad}elif {after}.__class__ is not ELEMENT:")
+            else:
+                add(f"{pad}if {after}.__class__ is not ELEMENT:")
+            if kind == "map":
+                add(f"{pad}    {after} = fix({i}, {now}, {after})", i)
+                add(f"{pad}    if {after}.__class__ is not ELEMENT: return leave({i}, {after})")
+            else:
+                add(f"{pad}    return leave({i}, {after})")
+            if form != "any":
+                add("else:")
+                add(f"    {after} = {now}")
+            now = after
+        elif kind == "filter":
+            add(f"{pad}if not f{i}({argument}): return leave({i}, DROP)", i)
+        else:
+            add(f"{pad}f{i}({argument})", i)
+            add(f"return leave({i}, DROP)")
+    text += [
+        "            pass",
+        "        except CAUGHT as error:",
+        "            step = lines.get(error.__traceback__.tb_lineno)",
+        "            if step is None: raise",
+        "            failed(step[0], locals()[step[1]], error)",
+        f"        emit({now})" if emits else f"        return {now}",
+        "    def count(): return n",
+        "    return push, count",
+    ]
+    scope: dict[str, Any] = {
+        "CAUGHT": CAUGHT,
+        "DROP": DROP,
+        "ELEMENT": StreamElement,
+        "Text": Text,
+        "replace": _replace,
+    }
+    exec(compile("\n".join(text), "<rxstage fused stages>", "exec"), scope)
+    return scope["factory"], lines
+
+
+# ------------------------------------------------------------------------------------------ one to many
+
+
+def _flat(callback: Callback, scope: Scope, control: Push, emit: Push) -> Push:
+    meter = scope.meter(callback.name, callback.stage_type)
+    expand = _expander(callback, scope, meter)
+    times = meter.times
+
+    def push(element: StreamElement) -> None:
+        meter.received += 1
+        begin = perf_counter() if times is not None else 0.0
+        items = expand(element)
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            if item.__class__ is StreamElement:
+                meter.emitted += 1
+                emit(item)
+            elif item is not DROP:
+                control(item)
+        if times is not None:
+            times.add(perf_counter() - begin)
+
+    return push
+
+
+def _expander(callback: Callback, scope: Scope, meter: Meter) -> Callable[[StreamElement], Any]:
+    """What one element becomes, as an iterator whose errors are already those of the stage."""
+    if callback.policy != "fail":
+        call = guarded(callback, scope, meter)
+
+        def policed(element: StreamElement) -> Any:
+            result = call(element)
+            return iter(result if isinstance(result, list) else (result,))
+
+        return policed
+    function, select = bind(callback, scope), callback.select
+
+    def expand(element: StreamElement) -> Any:
+        if not select.takes(element):
+            yield element
+            return
+        try:
+            items = iter(function(select.argument(element)))
+        except CAUGHT as error:
+            meter.errors += 1
+            raise callback.failed(error, element) from error
+        while True:
+            try:
+                item = next(items)
+                settled = item if item.__class__ is StreamElement else settle(callback, scope, element, item)
+            except StopIteration:
+                return
+            except CAUGHT as error:
+                meter.errors += 1
+                raise callback.failed(error, element) from error
+            yield settled
+
+    return expand

@@ -1,0 +1,62 @@
+"""The output of a graph as an async iterator."""
+
+from __future__ import annotations
+
+from rxstage.element import StreamElement
+from rxstage.flow.buffer import Buffer
+from rxstage.flow.port import Port
+from rxstage.flow.worker import Gate
+
+__all__ = ["Outlet"]
+
+
+class Outlet:
+    """A buffer behind the last stage that one consumer empties; a slow consumer closes its valve.
+
+    What has reached it is delivered before the end, whatever the end is.
+    """
+
+    def __init__(self, buffer: Buffer, gate: Gate) -> None:
+        self.buffer = buffer
+        self.gate = gate
+        self.delivered = 0
+        self.ended = False
+        self.error: BaseException | None = None
+
+    def port(self) -> Port:
+        """The input of the outlet; the end is told by `end`."""
+        return Port(self.buffer.push, self.buffer.control, _nothing, self.buffer.valve)
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing more will come."""
+        self.ended = True
+        self.error = error
+        self.buffer.done()
+        self.gate.wake()
+
+    async def take(self) -> StreamElement:
+        """The next element.
+
+        Raises:
+            StopAsyncIteration: the end.
+            BaseException: what the execution failed with.
+        """
+        buffer = self.buffer
+        queue = buffer.queue
+        while not queue:
+            if self.ended:
+                error, self.error = self.error, None
+                if error is not None:
+                    raise error
+                raise StopAsyncIteration
+            buffer.wake = self.gate.wake
+            await self.gate.wait()
+        element = queue.popleft()
+        self.delivered += 1
+        if buffer.full:
+            buffer.reopen()
+        return element
+
+
+def _nothing() -> None:
+    return None

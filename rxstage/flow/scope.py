@@ -1,0 +1,231 @@
+"""The life of one execution: its clock, its loop, its tasks, and the one error that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from rxstage.config import PipelineConfig
+from rxstage.content import EndOfStream
+from rxstage.element import ControlElement, StreamElement
+from rxstage.errors import RxStageError
+from rxstage.events import EdgeDropped, Event
+from rxstage.flow.meter import Meter
+
+if TYPE_CHECKING:
+    from reactivex.abc import SchedulerBase
+
+    from rxstage.flow.buffer import Buffer
+
+__all__ = ["DROP", "Scope", "StageContext"]
+
+
+class _Drop:
+    def __repr__(self) -> str:
+        return "DROP"
+
+
+DROP: Final = _Drop()
+"""What stands for an element that does not go on."""
+
+
+class Scope:
+    """Owns what an execution starts, and hears of its first error.
+
+    Args:
+        config: the pipeline's configuration.
+        clock: seconds, on the scheduler's clock.
+        loop: where it lives; None where it runs inline on whatever thread pushes.
+        scheduler: handed to every operator that is subscribed in it.
+        name: name of the pipeline.
+        execution_id: id of the execution.
+        on_fail: called once, with the first error.
+    """
+
+    __slots__ = (
+        "_on_fail",
+        "clock",
+        "config",
+        "drainers",
+        "edges",
+        "ended",
+        "execution_id",
+        "holders",
+        "late",
+        "listener",
+        "loop",
+        "meters",
+        "name",
+        "next_sequence",
+        "release",
+        "scheduler",
+        "serial",
+        "stages",
+        "stop_input",
+        "suspect",
+        "tasks",
+        "unrouted",
+        "workers",
+    )
+
+    def __init__(
+        self,
+        *,
+        config: PipelineConfig,
+        clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop | None = None,
+        scheduler: SchedulerBase | None = None,
+        name: str = "",
+        execution_id: str = "",
+        on_fail: Callable[[BaseException], object],
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.loop = loop
+        self.scheduler = scheduler
+        self.name = name
+        self.execution_id = execution_id
+        self.ended = False
+        self.next_sequence: Callable[[], int] = itertools.count(1).__next__
+        self.listener: Callable[[Event], object] | None = None
+        self.stop_input: Callable[[], object] = _nothing
+        self.suspect: Callable[[], object] = _nothing  # something waits for what may never come
+        self.serial: Any = None  # inline only: what serialises operators that emit from other threads
+        self.tasks: dict[asyncio.Task[Any], str] = {}
+        self.meters: dict[str, Meter] = {}
+        self.stages: dict[str, Any] = {}
+        self.edges: dict[tuple[str, str], Buffer | None] = {}  # None where no buffer stands
+        self.unrouted: dict[str, int] = {}  # what matched no route, by the stage that it left
+        self.workers: list[Any] = []  # pumps with .parked and .holding()
+        self.holders: list[Callable[[], str | None]] = []
+        self.drainers: list[Callable[[], object]] = []  # end what generates
+        self.release: list[Callable[[], object]] = []  # undone when it ends, last first
+        self.late: list[BaseException] = []
+        self._on_fail = on_fail
+
+    def fail(self, error: BaseException) -> None:
+        """End the execution with `error`; what comes after the first is kept in `late`."""
+        if self.ended:
+            self.late.append(error)
+        else:
+            self._on_fail(error)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], stage: str) -> asyncio.Task[Any]:
+        """Run a coroutine as a task of this execution, named after the stage that it serves."""
+        assert self.loop is not None
+        task = self.loop.create_task(work, name=f"rxstage:{stage}")
+        self.tasks[task] = stage
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    def forget_quietly(self, task: asyncio.Task[Any]) -> None:
+        """Done callback of a task whose result somebody else takes, or nobody any more."""
+        self.tasks.pop(task, None)
+        if not task.cancelled():
+            task.exception()
+
+    def meter(self, stage: str, stage_type: Any = None) -> Meter:
+        """The counters of a stage."""
+        meter = self.meters[stage] = Meter(self.config.metrics)
+        self.stages[stage] = stage_type
+        return meter
+
+    def born(self, element: StreamElement, node: int) -> Any:
+        """A control that a stage made, marked with the node that it comes from.
+
+        An `EndOfStream` ends the input instead, and DROP is given for it.
+        """
+        if element.content.__class__ is EndOfStream:
+            self.stop_input()
+            return DROP
+        return ControlElement(
+            element.content,
+            element.metadata,
+            element.priority,
+            element.sequence,
+            element.timestamp or self.clock(),
+            element.source,
+            node,
+        )
+
+    def tell(self, kind: type[Event], **fields: Any) -> None:
+        """Tell those who listen; costs nothing where nobody does."""
+        if self.listener is not None:
+            self.listener(
+                kind(pipeline=self.name, execution_id=self.execution_id, time=self.clock(), **fields)
+            )
+
+    def dropped(self, edge: tuple[str, str], count: int) -> None:
+        """Announce that an edge has dropped an element."""
+        if self.listener is not None:
+            self.tell(EdgeDropped, stage=edge[0], target=edge[1], dropped=count)
+
+    def holding(self) -> list[str]:
+        """Who holds what, in words."""
+        return [words for ask in self.holders if (words := ask()) is not None]
+
+
+class StageContext:
+    """What a stage's function may ask of the execution it runs in (its keyword `context`)."""
+
+    __slots__ = ("_cancelled", "_scope", "stage", "stage_type")
+
+    def __init__(self, scope: Scope, stage: str, stage_type: Any) -> None:
+        self._scope = scope
+        self.stage = stage
+        self.stage_type = stage_type
+
+    @property
+    def execution_id(self) -> str:
+        """Id of the execution."""
+        return self._scope.execution_id
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline."""
+        return self._scope.name
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the execution has ended: long work should stop."""
+        return self._scope.ended
+
+    def now(self) -> float:
+        """Seconds, on the clock of the execution."""
+        return self._scope.clock()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, on the clock of the execution.
+
+        Raises:
+            RxStageError: the graph runs inline, without a loop.
+        """
+        if self._scope.loop is None:
+            raise RxStageError(f"stage {self.stage!r} runs inline and cannot sleep; make its function async")
+        await asyncio.sleep(seconds)
+
+    def emit_event(self, event: str | Event, **data: Any) -> None:
+        """Emit an event: its dotted type and data, or an `Event` of your own.
+
+        Raises:
+            TypeError: `event` is neither a string nor an `Event`.
+        """
+        scope = self._scope
+        if isinstance(event, Event):
+            if scope.listener is not None:
+                scope.listener(event)
+        elif isinstance(event, str):
+            scope.tell(Event, type=event, stage=self.stage, stage_type=self.stage_type, data=data)
+        else:
+            raise TypeError(f"emit_event takes a dotted type or an Event, got {event!r}")
+
+
+def _nothing() -> None:
+    return None

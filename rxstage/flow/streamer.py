@@ -1,0 +1,359 @@
+"""Stages that are one function over the whole stream, and stages that produce."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from rxstage.config import ErrorPolicy, Retry
+from rxstage.content import Interrupt
+from rxstage.element import ControlElement, Metadata, StreamElement
+from rxstage.errors import StageError
+from rxstage.events import StageRestarted
+from rxstage.flow.buffer import BATCH, Buffer
+from rxstage.flow.callback import CAUGHT, Callback, calls_again, settle
+from rxstage.flow.meter import Meter
+from rxstage.flow.port import Port
+from rxstage.flow.scope import DROP, Scope
+from rxstage.flow.threads import StageThreads
+from rxstage.flow.worker import Gate, describe, was_asked_for
+
+__all__ = ["open_generator", "open_streamer"]
+
+
+class _Streamer:
+    """The task of one whole-stream function, and what it was handed last."""
+
+    def __init__(self, callback: Callback, function: Callable[..., Any], scope: Scope, buffer: Buffer, down: Port):
+        assert scope.loop is not None
+        self.callback, self.function, self.scope, self.buffer, self.down = callback, function, scope, buffer, down
+        self.name = callback.name
+        self.meter = scope.meter(callback.name, callback.stage_type)
+        self.arrived = Gate(scope.loop)
+        self.opened = Gate(scope.loop)
+        self.handed: StreamElement | None = None  # a control that has not been passed on yet
+        self.passed: StreamElement | None = None  # an interrupt that went ahead of the function
+        self.muted = False  # from an interrupt's arrival till the function has seen it
+        self.envelope = StreamElement.of("", source=callback.name)
+        self.metadata: Any = None
+        self.task: asyncio.Task[Any] | None = None
+        self.reader: asyncio.Task[Any] | None = None
+        down.valve.wakers.append(self.opened.wake)
+        buffer.on_interrupt = self._interrupted
+        scope.workers.append(self)
+        scope.holders.append(self.holding)
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits for an element or for room, in the stage's own task."""
+        return (self.arrived.waiting and self.reader is self.task) or self.opened.waiting
+
+    def holding(self) -> str | None:
+        """What it holds, in words."""
+        return describe(self.name, self.buffer, int(not self.arrived.waiting), self.opened.waiting)
+
+    def _interrupted(self, element: StreamElement) -> None:
+        self.muted = True
+        self.buffer.queue.appendleft(element)
+        self.down.control(element)
+        self.arrived.wake()
+
+    # -- the function's input
+
+    def __aiter__(self) -> AsyncIterator[StreamElement]:
+        return self
+
+    async def __anext__(self) -> StreamElement:
+        self._pass_on()
+        buffer = self.buffer
+        queue = buffer.queue
+        while not queue:
+            if buffer.ended:
+                raise StopAsyncIteration
+            if self.arrived.waiting:
+                raise RuntimeError(f"stage {self.name!r} asks for the next element twice at the same time")
+            buffer.wake = self.arrived.wake
+            self.reader = asyncio.current_task()
+            await self.arrived.wait()
+        element = queue.popleft()
+        if buffer.full:
+            buffer.reopen()
+        if element.__class__ is StreamElement:
+            self.meter.received += 1
+            self.envelope = element
+            if element.metadata:
+                self.metadata = (
+                    element.metadata if self.metadata is None else Metadata({**self.metadata, **element.metadata})
+                )
+        elif element.content.__class__ is Interrupt:
+            self.muted = False
+            self.passed = element
+        else:
+            self.handed = element
+        return element
+
+    def _pass_on(self) -> None:
+        handed, self.handed = self.handed, None
+        if handed is not None:
+            self.down.control(handed)
+
+    # -- the function's output
+
+    async def work(self) -> None:
+        self.task = asyncio.current_task()
+        policy, tries = self.callback.policy, 0
+        while True:
+            tries += 1
+            stream: Any = None
+            try:
+                stream = self.function(self)
+                if hasattr(stream, "__await__"):
+                    stream = await stream
+                items = aiter(stream)
+            except CAUGHT as error:
+                self._raised(error, policy, tries)
+            else:
+                try:
+                    if await self._pump(items, policy, tries):
+                        break
+                finally:
+                    if hasattr(stream, "aclose"):
+                        await stream.aclose()
+            assert isinstance(policy, Retry)
+            await asyncio.sleep(policy.delay(tries))
+        self._pass_on()
+        self.down.done()
+        while not self.buffer.ended:  # it ended before its input: what still comes is dropped
+            self.buffer.clear()
+            self.buffer.wake = self.arrived.wake
+            await self.arrived.wait()
+
+    async def _pump(self, items: AsyncIterator[Any], policy: ErrorPolicy, tries: int) -> bool:
+        """Hand on what the function yields; True at its end, False where it is to be started again."""
+        down, meter, closers = self.down, self.meter, self.down.valve.closers
+        count = 0
+        while True:
+            try:
+                item = await anext(items)
+                item = self._settled(item)
+            except StopAsyncIteration:
+                return True
+            except CAUGHT as error:
+                self._raised(error, policy, tries)
+                return False
+            if item.__class__ is StreamElement:
+                if not self.muted:
+                    meter.emitted += 1
+                    down.push(item)
+            elif item is not DROP:
+                down.control(item)
+            count += 1
+            if closers:
+                meter.stalls += 1
+                begin = self.scope.clock()
+                while closers:
+                    await self.opened.wait()
+                meter.stalled += self.scope.clock() - begin
+            elif not count % BATCH:
+                await asyncio.sleep(0)  # a function that never waits must not keep the loop
+
+    def _settled(self, item: Any) -> Any:
+        if item.__class__ is StreamElement:
+            self.metadata = None
+            return item
+        if item.__class__ is ControlElement:
+            if item is self.handed or (self.handed is not None and item.content is self.handed.content):
+                self.handed = None
+                return item
+            if self.passed is not None and item.content is self.passed.content:
+                return DROP  # it went ahead already
+            return item if item.sequence else self.scope.born(item, self.callback.node)
+        if item is None:
+            raise TypeError(f"the function of stage {self.name!r} yielded None; yield elements or payloads")
+        envelope = self.envelope
+        if self.metadata is not None and self.metadata is not envelope.metadata:
+            envelope = envelope.replace(metadata=self.metadata)
+        self.metadata = None
+        return settle(self.callback, self.scope, envelope, item)
+
+    def _raised(self, error: BaseException, policy: ErrorPolicy, tries: int) -> None:
+        raised(self.callback, self.scope, self.meter, error, policy, tries)
+        self.envelope, self.metadata = StreamElement.of("", source=self.name), None
+        self._pass_on()
+
+
+def open_streamer(callback: Callback, function: Callable[..., Any], scope: Scope, buffer: Buffer, down: Port) -> Port:
+    """The node of a function over the whole stream."""
+    streamer = _Streamer(callback, function, scope, buffer, down)
+    scope.spawn(streamer.work(), callback.name)
+    return Port(buffer.push, buffer.control, buffer.done, buffer.valve)
+
+
+# ------------------------------------------------------------------------------------------ producers
+
+
+class _Generator:
+    """The task of one producer; what comes in passes by it."""
+
+    def __init__(self, callback: Callback, function: Callable[..., Any], scope: Scope, down: Port) -> None:
+        assert scope.loop is not None
+        self.callback, self.function, self.scope, self.down = callback, function, scope, down
+        self.name = callback.name
+        self.meter: Meter = scope.meter(callback.name, callback.stage_type)
+        self.opened = Gate(scope.loop)
+        self.open_ends = 2
+        self.stopping = False
+        down.valve.wakers.append(self.opened.wake)
+        scope.workers.append(self)
+        scope.holders.append(self.holding)
+        self.task = scope.spawn(self._work(), self.name)
+        scope.drainers.append(self.stop)
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits for room, or has ended."""
+        return self.opened.waiting or self.task.done()
+
+    def holding(self) -> str | None:
+        """What it holds, in words."""
+        return f"stage {self.name!r}: waiting for room behind it" if self.opened.waiting else None
+
+    def port(self) -> Port:
+        meter, push = self.meter, self.down.push
+
+        def pass_by(element: StreamElement) -> None:
+            meter.received += 1
+            meter.emitted += 1
+            push(element)
+
+        return Port(pass_by, self.down.control, self._end, self.down.valve)
+
+    def stop(self) -> None:
+        """Produce nothing more."""
+        if not self.task.done():
+            self.stopping = True
+            self.task.cancel()
+
+    def _end(self) -> None:
+        self.open_ends -= 1
+        if not self.open_ends:
+            self.down.done()
+
+    async def _work(self) -> None:
+        try:
+            await self._produce()
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+        self._end()
+
+    async def _produce(self) -> None:
+        policy, tries = self.callback.policy, 0
+        while True:
+            tries += 1
+            stream: Any = None
+            try:
+                try:
+                    stream = self.function()
+                    if hasattr(stream, "__await__"):
+                        stream = await stream
+                    pull = self._puller(stream)
+                except CAUGHT as error:
+                    self._raised(error, policy, tries)
+                else:
+                    if await self._pump(pull, policy, tries):
+                        return
+            finally:
+                if hasattr(stream, "aclose"):
+                    await stream.aclose()
+                elif hasattr(stream, "close") and hasattr(stream, "throw"):
+                    stream.close()
+            assert isinstance(policy, Retry)
+            await asyncio.sleep(policy.delay(tries))
+
+    def _puller(self, stream: Any) -> Callable[[], Any]:
+        if hasattr(stream, "__aiter__"):
+            return aiter(stream).__anext__
+        items = iter(stream)
+        if self.callback.blocking:
+            threads = StageThreads(self.name, 1)
+            self.scope.release.append(threads.shutdown)
+            loop = self.scope.loop
+            assert loop is not None
+
+            async def blocking() -> Any:
+                item = await loop.run_in_executor(threads, next, items, DROP)
+                if item is DROP:
+                    raise StopAsyncIteration
+                return item
+
+            return blocking
+
+        async def plain() -> Any:
+            try:
+                return next(items)
+            except StopIteration:
+                raise StopAsyncIteration from None
+
+        return plain
+
+    async def _pump(self, pull: Callable[[], Any], policy: ErrorPolicy, tries: int) -> bool:
+        scope, down, meter, closers = self.scope, self.down, self.meter, self.down.valve.closers
+        count = 0
+        while True:
+            while closers:
+                await self.opened.wait()
+            try:
+                item = await pull()
+            except StopAsyncIteration:
+                return True
+            except CAUGHT as error:
+                self._raised(error, policy, tries)
+                return False
+            element = item if isinstance(item, StreamElement) else StreamElement.of(item)
+            while closers:  # it may have been closed while the producer took its time
+                await self.opened.wait()
+            if element.__class__ is StreamElement:
+                meter.emitted += 1
+                down.push(
+                    element.replace(
+                        sequence=scope.next_sequence(),
+                        timestamp=scope.clock(),
+                        source=element.source or self.name,
+                    )
+                )
+            else:
+                control = scope.born(element, self.callback.node)
+                if control is DROP:
+                    return True
+                down.control(control.replace(sequence=scope.next_sequence(), source=self.name))
+            count += 1
+            if not count % BATCH:
+                await asyncio.sleep(0)
+
+    def _raised(self, error: BaseException, policy: ErrorPolicy, tries: int) -> None:
+        raised(self.callback, self.scope, self.meter, error, policy, tries)
+
+
+def raised(
+    callback: Callback, scope: Scope, meter: Meter, error: BaseException, policy: ErrorPolicy, tries: int
+) -> None:
+    """A function over the whole stream raised: returns where it may begin again.
+
+    Raises:
+        StageError: it may not.
+    """
+    if isinstance(error, StageError):
+        raise error
+    if isinstance(error, asyncio.CancelledError) and was_asked_for(scope):
+        raise error
+    meter.errors += 1
+    if not calls_again(policy, error, tries):
+        raise callback.failed(error, None) from error
+    scope.tell(StageRestarted, stage=callback.name, stage_type=callback.stage_type, error=error, attempt=tries + 1)
+
+
+def open_generator(callback: Callback, function: Callable[..., Any], scope: Scope, down: Port) -> Port:
+    """The node of a producer."""
+    return _Generator(callback, function, scope, down).port()

@@ -1,0 +1,1 @@
+"""The pipeline as data, and its translation to one operator."""

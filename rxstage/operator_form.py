@@ -1,0 +1,283 @@
+"""A pipeline as an Rx operator: every subscription is an execution."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace as _replace
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+
+from rxstage.element import StreamElement
+from rxstage.errors import RxStageError
+from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
+from rxstage.flow.entry import Entry
+from rxstage.flow.guard import Guard
+from rxstage.flow.loopthread import shared_loop
+from rxstage.flow.operator import ExecutionScheduler
+from rxstage.flow.valve import Valve
+from rxstage.running import Run
+
+if TYPE_CHECKING:
+    from rxstage.execution import Execution
+    from rxstage.pipeline import Pipeline
+
+__all__ = ["PipelineObservable", "clock_of", "runs_inline", "subscribe"]
+
+_OPENING: Final = 10.0  # seconds that the library's own loop gets to open an execution
+
+
+class PipelineObservable(Observable[StreamElement]):
+    """`source.pipe(pipeline)`: cold."""
+
+    def __init__(self, pipeline: Pipeline, source: Observable[Any], keeps: bool = False) -> None:
+        super().__init__()
+        self._pipeline = pipeline
+        self._source = source
+        self._keeps = keeps
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[StreamElement], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        execution = self._pipeline.execute(self._source)
+        execution._take("operator")
+        return subscribe(execution, observer, scheduler, keeps=self._keeps)
+
+
+def runs_inline(execution: Execution) -> bool:
+    """Whether an execution needs no loop: its graph is synchronous and it has no time limits to watch."""
+    pipeline = execution.pipeline
+    config = pipeline.config
+    return (
+        not pipeline.plan.asynchronous
+        and config.execution_timeout is None
+        and config.idle_timeout is None
+        and execution._timeout is None
+        and not hasattr(execution._source, "__aiter__")
+    )
+
+
+def clock_of(scheduler: abc.SchedulerBase | None) -> Callable[[], float]:
+    """Seconds, on the clock of a scheduler; monotonic time where there is none."""
+    if scheduler is None:
+        return time.monotonic
+    scope = getattr(scheduler, "scope", None)
+    if scope is not None:
+        clock: Callable[[], float] = scope.clock
+        return clock
+    return lambda: float(scheduler.to_seconds(scheduler.now))
+
+
+def subscribe(
+    execution: Execution, observer: Any, scheduler: abc.SchedulerBase | None = None, keeps: bool = False
+) -> abc.DisposableBase:
+    """Open an execution whose output goes to an observer."""
+    keeps = keeps or hasattr(scheduler, "scope")
+    running = _running_loop()
+    operator = execution._mode == "operator"
+    if runs_inline(execution) and (operator or running is None):
+        return _inline(execution, observer, scheduler, keeps)
+    return _on_loop(execution, observer, scheduler, keeps, running)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _terminal(run: Run, execution: Execution, observer: Any) -> None:
+    """Tell an observer how the execution ended."""
+    if run.kind == "completed":
+        observer.on_completed()
+    else:
+        observer.on_error(run.error if run.kind == "failed" else execution._cancelled())
+
+
+# ------------------------------------------------------------------------------------------ inline
+
+
+class _InlineSource(Source):
+    """The one who pushes into an inline graph, and what keeps its terminal behind its elements."""
+
+    def __init__(self, run: Run, entry: Entry) -> None:
+        super().__init__(run.scope, entry)
+        self.run = run
+        self.consumer_raised = False
+        self.subscription: abc.DisposableBase | None = None
+        self.guard = Guard(self._step)
+        self.serial = run.scope.serial
+
+    def _step(self, value: Any) -> None:
+        entry = self.entry
+        try:
+            if self.serial is not None:
+                with self.serial:
+                    entry.enter(value)
+            elif value.__class__ is StreamElement and not entry.keeps and not entry.closed:
+                entry.received += 1
+                scope = self.scope
+                entry.port.push(_replace(value, sequence=scope.next_sequence(), timestamp=scope.clock()))
+            else:
+                entry.enter(value)
+        except RxStageError as error:
+            self.run.fail(error)
+        except BaseException as error:
+            self.consumer_raised = True  # not a stage: whoever is behind the pipeline raised, and hears it himself
+            self.run.fail(error)
+            raise
+
+    def completed(self) -> None:
+        self.guard.finish(self._complete)
+
+    def failed(self, error: Exception) -> None:
+        self.guard.finish(lambda: self.run.fail(error))
+
+    def _complete(self) -> None:
+        try:
+            self.entry.end()
+        except RxStageError as error:
+            self.run.fail(error)
+
+    def stop(self) -> None:
+        if not self.stopped:
+            self.stopped = True
+            subscription, self.subscription = self.subscription, None
+            if subscription is not None:
+                subscription.dispose()
+
+
+def _inline(
+    execution: Execution, observer: Any, scheduler: abc.SchedulerBase | None, keeps: bool
+) -> abc.DisposableBase:
+    pipeline, feed = execution.pipeline, execution._source
+    disposed = False
+    source: _InlineSource | None = None
+
+    def ended(run: Run) -> None:
+        execution._ended(run, None)
+        if not disposed and not (source is not None and source.consumer_raised):
+            _terminal(run, execution, observer)
+
+    def start() -> None:
+        nonlocal source
+        if disposed or execution._result is not None:
+            return
+        run = Run(
+            pipeline.plan, clock=clock_of(scheduler), scheduler=scheduler, execution_id=execution.id, on_end=ended
+        )
+        execution.run = run
+        run.scope.listener = pipeline._listener(execution)
+        if pipeline.plan.has_operators:
+            run.scope.serial = threading.RLock()
+        try:
+            entry = run.open(observer.on_next, observer.on_next, Valve(), keeps=keeps)
+        except RxStageError as error:
+            run.fail(error)
+            return
+        run.source = source = _InlineSource(run, entry)
+        execution._source = None
+        execution._drain_inbox(run)
+        if isinstance(feed, abc.ObservableBase):
+            subscription = feed.subscribe(source.guard.on_next, source.failed, source.completed, scheduler=scheduler)
+            if source.stopped:
+                subscription.dispose()
+            else:
+                source.subscription = subscription
+        else:
+            _pull(source, feed, run)
+
+    pipeline._admit(execution)
+    execution._enter_turnstile(start)
+
+    def dispose() -> None:
+        nonlocal disposed
+        disposed = True
+        execution.cancel()
+
+    return Disposable(dispose)
+
+
+def _pull(source: _InlineSource, feed: Any, run: Run) -> None:
+    items = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
+    try:
+        for value in items:
+            if source.stopped:
+                return
+            source.guard.on_next(value)
+    except Exception as error:
+        if source.consumer_raised:
+            raise
+        source.failed(error)
+    else:
+        source.completed()
+    finally:
+        if hasattr(items, "close") and hasattr(items, "send"):
+            items.close()
+
+
+# ------------------------------------------------------------------------------------------ on a loop
+
+
+def _on_loop(
+    execution: Execution,
+    observer: Any,
+    scheduler: abc.SchedulerBase | None,
+    keeps: bool,
+    running: asyncio.AbstractEventLoop | None,
+) -> abc.DisposableBase:
+    scope = getattr(scheduler, "scope", None)
+    valve = getattr(scheduler, "valve", None) if isinstance(scheduler, ExecutionScheduler) else None
+    loop = scope.loop if scope is not None and scope.loop is not None else running
+    owned = None
+    if loop is None:
+        owned = shared_loop.acquire()
+        loop = owned.loop
+    opened = threading.Event()
+    observed: Observed | None = None
+    disposed = False
+
+    def make_source(run: Run, entry: Entry) -> Source:
+        nonlocal observed
+        feed = execution._source
+        if isinstance(feed, abc.ObservableBase) and owned is not None:
+            observed = Observed(run.scope, entry, feed, deferred=True)  # the caller's thread subscribes
+            return observed
+        return open_source(() if feed is None else feed, run.scope, entry, execution._subscribe_on)
+
+    def ended(run: Run) -> None:
+        if not disposed:
+            _terminal(run, execution, observer)
+        opened.set()
+        if owned is not None:
+            shared_loop.release()
+
+    output = Valve()
+    if valve is not None:
+        valve.link(output)
+    execution._launch(
+        loop,
+        observer.on_next,
+        observer.on_next,
+        output,
+        make_source=make_source,
+        keeps=keeps,
+        on_open=opened.set,
+        on_ended=ended,
+    )
+    if owned is not None:
+        opened.wait(_OPENING)
+    if observed is not None:
+        observed.subscribe()
+
+    def dispose() -> None:
+        nonlocal disposed
+        disposed = True
+        execution.cancel()
+
+    return Disposable(dispose)

@@ -1,0 +1,1 @@
+"""The stages that come with the library, one family a file."""

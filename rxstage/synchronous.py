@@ -1,0 +1,159 @@
+"""`pipeline.run`: an execution that the calling thread waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace as _replace
+from reactivex import abc
+
+from rxstage.element import StreamElement
+from rxstage.errors import ExecutionTimeout
+from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
+from rxstage.flow.entry import Entry
+from rxstage.flow.loopthread import LoopThread
+from rxstage.flow.valve import Valve
+from rxstage.operator_form import runs_inline
+from rxstage.result import Result
+from rxstage.running import Run
+
+if TYPE_CHECKING:
+    from rxstage.execution import Execution
+
+__all__ = ["run_synchronously"]
+
+_GRACE: Final = 1.0  # seconds past a time limit that an execution gets to end by itself
+
+
+def run_synchronously(execution: Execution) -> Result:
+    """Run an execution to its end: inline where its graph is synchronous, else on a loop on a thread of its own."""
+    execution._take("run")
+    source = execution._source
+    if (
+        runs_inline(execution)
+        and not execution.pipeline.plan.has_operators  # they may emit by themselves, later
+        and not isinstance(source, abc.ObservableBase)
+    ):
+        _run_inline(execution)
+    else:
+        _run_on_thread(execution)
+    result = execution._result
+    assert result is not None
+    if result.error is not None and execution._raise:
+        raise result.error
+    return result
+
+
+def _run_inline(execution: Execution) -> None:
+    pipeline, feed = execution.pipeline, execution._source
+    pipeline._admit(execution)
+    if pipeline.config.max_concurrent_executions is not None:
+        admitted = threading.Event()
+        execution._enter_turnstile(admitted.set)
+        admitted.wait()
+    elements: list[StreamElement] = []
+    run = Run(
+        pipeline.plan,
+        clock=time.monotonic,
+        execution_id=execution.id,
+        on_end=lambda ended: execution._ended(ended, elements),
+    )
+    execution.run = run
+    run.scope.listener = pipeline._listener(execution)
+    items = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
+    execution._source = None
+    try:
+        entry = run.open(elements.append, elements.append, Valve())
+        _pull(execution, run, entry, items)
+        if not run.scope.ended:
+            entry.end()
+    except Exception as error:
+        run.fail(error)
+    except BaseException:
+        run.cancel()
+        raise
+    finally:
+        if hasattr(items, "close") and hasattr(items, "send"):
+            items.close()
+
+
+def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
+    scope, inbox = run.scope, execution._inbox
+    push, enter = entry.port.push, entry.enter
+    sequence, clock = scope.next_sequence, scope.clock
+    received = 0
+    try:
+        for value in items:
+            if value.__class__ is StreamElement:
+                received += 1
+                push(_replace(value, sequence=sequence(), timestamp=clock()))
+            else:
+                enter(value)
+            if inbox:
+                execution._drain_inbox(run)
+            if scope.ended or entry.closed:
+                return
+        if inbox:
+            execution._drain_inbox(run)
+    finally:
+        entry.received += received
+
+
+def _run_on_thread(execution: Execution) -> None:
+    thread = LoopThread(f"rxstage:{execution.pipeline.name}")
+    elements: list[StreamElement] = []
+    ended, opened = threading.Event(), threading.Event()
+    observed: Observed | None = None
+
+    def make_source(run: Run, entry: Entry) -> Source:
+        nonlocal observed
+        feed = execution._source
+        if isinstance(feed, abc.ObservableBase) and execution._subscribe_on == "loop":
+            observed = Observed(run.scope, entry, feed, deferred=True)
+            return observed
+        return open_source(() if feed is None else feed, run.scope, entry, execution._subscribe_on)
+
+    def on_ended(_: Run) -> None:
+        ended.set()
+        opened.set()
+
+    try:
+        execution._launch(
+            thread.loop,
+            elements.append,
+            elements.append,
+            Valve(),
+            elements,
+            make_source=make_source,
+            on_open=opened.set,
+            on_ended=on_ended,
+        )
+        limit = execution._timeout
+        opened.wait(limit)
+        if observed is not None:
+            observed.subscribe(cold=True)
+        shutdown = execution.pipeline.config.shutdown_timeout
+        if not ended.wait(None if limit is None else limit + shutdown + _GRACE):
+            _stuck(execution, limit)
+    except BaseException:
+        if not ended.is_set():
+            execution.cancel()
+            ended.wait(execution.pipeline.config.shutdown_timeout + _GRACE)
+        raise
+    finally:
+        thread.close()
+
+
+def _stuck(execution: Execution, limit: float | None) -> None:
+    """The loop itself is kept by a plain function that does not return: name it, and leave it behind."""
+    run = execution.run
+    where = run.describe() if run is not None else "it has not opened"
+    error = ExecutionTimeout(f"the execution took longer than {limit} s and its loop does not answer; {where}")
+    if run is None:
+        raise error
+    run.kind, run.error, run.scope.ended = "failed", error, True
+    execution._ended(run, [])
+
+
