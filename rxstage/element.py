@@ -289,7 +289,7 @@ class StreamElement(Struct, frozen=True, metaclass=_ElementMeta):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from rxstage.wire import element_schema
 
-        return element_schema()
+        return element_schema(cls)
 
 
 class ControlElement(StreamElement, frozen=True):

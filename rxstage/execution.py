@@ -231,9 +231,7 @@ class Execution:
             if self._leave is not None:
                 self._leave()
             if self._result is None:
-                self._result = Result(
-                    elements=(), error=self._cancelled(), duration=0.0, metrics=Metrics({})
-                )
+                self._result = Result((), self._cancelled())
                 self._told_end(self._result.error)
         elif run.scope.loop is None:
             run.cancel()
@@ -370,7 +368,7 @@ class Execution:
             run.fail(error)
 
     def _drain_inbox(self, run: Run) -> None:
-        while self._inbox:
+        while self._inbox and not run.scope.ended:
             run.entry.enter(self._inbox.pop(0))
 
     def _stop_input(self) -> None:
@@ -409,12 +407,8 @@ class Execution:
 
     def _ended(self, run: Run, collected: list[StreamElement] | None) -> None:
         error = self._cancelled() if run.kind == "cancelled" else run.error
-        self._result = Result(
-            elements=tuple(collected or ()),
-            error=error,
-            duration=run.scope.clock() - run.begin,
-            metrics=metrics_of(run.scope),
-        )
+        duration = run.scope.clock() - run.begin
+        self._result = Result(tuple(collected or ()), error, duration, lambda: metrics_of(run.scope, duration))
         leave, self._leave = self._leave, None
         self.pipeline._forget(self)
         self._told_end(error)
@@ -457,18 +451,27 @@ def _soon(loop: asyncio.AbstractEventLoop, start: Callable[[], None]) -> None:
 class _Elements:
     """The async iterator of an execution; when the last reference to it goes, the execution is cancelled."""
 
-    __slots__ = ("__weakref__", "_execution", "_take")
+    __slots__ = ("__weakref__", "_execution", "_outlet")
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
         assert execution._outlet is not None
-        self._take = execution._outlet.take
+        self._outlet = execution._outlet
 
     def __aiter__(self) -> _Elements:
         return self
 
-    def __anext__(self) -> Any:
-        return self._take()
+    async def __anext__(self) -> StreamElement:
+        outlet = self._outlet
+        buffer = outlet.buffer
+        queue = buffer.queue
+        if not queue:
+            await outlet.arrival()
+        element = queue.popleft()
+        outlet.delivered += 1
+        if buffer.full:
+            buffer.reopen()
+        return element
 
     async def aclose(self) -> None:
         """Cancel the execution and wait for its end."""

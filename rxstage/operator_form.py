@@ -110,27 +110,41 @@ class _InlineSource(Source):
         self.run = run
         self.consumer_raised = False
         self.subscription: abc.DisposableBase | None = None
-        self.guard = Guard(self._step)
-        self.serial = run.scope.serial
+        self.guard = Guard()
+        self.on_next = self._inlet()
 
-    def _step(self, value: Any) -> None:
-        entry = self.entry
-        try:
-            if self.serial is not None:
-                with self.serial:
-                    entry.enter(value)
-            elif value.__class__ is StreamElement and not entry.keeps and not entry.closed:
-                entry.received += 1
-                scope = self.scope
-                entry.port.push(_replace(value, sequence=scope.next_sequence(), timestamp=scope.clock()))
-            else:
-                entry.enter(value)
-        except RxStageError as error:
-            self.run.fail(error)
-        except BaseException as error:
-            self.consumer_raised = True  # not a stage: whoever is behind the pipeline raised, and hears it himself
-            self.run.fail(error)
-            raise
+    def _inlet(self) -> Callable[[Any], None]:
+        """What the source pushes into: one function, because every element passes it."""
+        entry, scope, guard, run = self.entry, self.scope, self.guard, self.run
+        push, enter, serial = entry.port.push, entry.enter, scope.serial
+        number, clock, inside = scope.next_sequence, scope.clock, guard.inside
+        lean = serial is None and not entry.keeps
+
+        def on_next(value: Any) -> None:
+            inside.append(None)
+            try:
+                if guard.closed or entry.closed:
+                    return
+                if lean and value.__class__ is StreamElement:
+                    entry.received += 1
+                    push(_replace(value, sequence=number(), timestamp=clock()))
+                elif serial is not None:
+                    with serial:
+                        enter(value)
+                else:
+                    enter(value)
+            except RxStageError as error:
+                run.fail(error)
+            except BaseException as error:
+                self.consumer_raised = True  # not a stage: whoever is behind the pipeline raised, and hears it himself
+                run.fail(error)
+                raise
+            finally:
+                inside.pop()
+                if guard.closed and not inside:
+                    guard.deliver()
+
+        return on_next
 
     def completed(self) -> None:
         self.guard.finish(self._complete)
@@ -184,7 +198,7 @@ def _inline(
         execution._source = None
         execution._drain_inbox(run)
         if isinstance(feed, abc.ObservableBase):
-            subscription = feed.subscribe(source.guard.on_next, source.failed, source.completed, scheduler=scheduler)
+            subscription = feed.subscribe(source.on_next, source.failed, source.completed, scheduler=scheduler)
             if source.stopped:
                 subscription.dispose()
             else:
@@ -209,7 +223,7 @@ def _pull(source: _InlineSource, feed: Any, run: Run) -> None:
         for value in items:
             if source.stopped:
                 return
-            source.guard.on_next(value)
+            source.on_next(value)
     except Exception as error:
         if source.consumer_raised:
             raise

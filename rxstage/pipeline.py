@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import PrivateAttr
 from reactivex import Observable
 
 from rxstage.config import PipelineConfig
@@ -31,6 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline"]
 
 
+class _State:
+    """What changes while a pipeline is used; the pipeline itself never does."""
+
+    __slots__ = ("bus", "closed", "events", "live", "plan", "turnstile")
+
+    def __init__(self, bus: EventBus | None, turnstile: Turnstile | None) -> None:
+        self.bus = bus
+        self.turnstile = turnstile
+        self.plan: Plan | None = None
+        self.events: EventStream | None = None
+        self.live: dict[str, Execution] = {}
+        self.closed = False
+
+
 class Pipeline(Stage):
     """A graph of stages, ready to run.
 
@@ -45,23 +57,16 @@ class Pipeline(Stage):
     shape: ClassVar[Shape | None] = Shape.GRAPH
 
     graph: Any
-
-    _plan: Plan | None = PrivateAttr(None)
-    _bus: Any = PrivateAttr(None)
-    _events: EventStream | None = PrivateAttr(None)
-    _live: dict[str, Execution] = PrivateAttr(default_factory=dict)
-    _lock: Any = PrivateAttr(default_factory=threading.Lock)
-    _turnstile: Turnstile | None = PrivateAttr(None)
-    _closed: bool = PrivateAttr(False)
+    if TYPE_CHECKING:
+        _state: _State
 
     def __init__(self, graph: Graph, *, events: EventBus | None = None) -> None:
         accepts = _union([graph.stages[name].accepts for name in graph.roots])
         emits = _union([graph.stages[name].emits for name in graph.leaves])
         super().__init__(graph.name, graph=graph, accepts=accepts, emits=emits)
-        self._bus = events
         limit = graph.config.max_concurrent_executions
-        if limit is not None:
-            self._turnstile = Turnstile(limit)
+        turnstile = Turnstile(limit) if limit is not None else None
+        object.__setattr__(self, "_state", _State(events, turnstile))
 
     @classmethod
     def of(cls, *stages: Any, config: PipelineConfig | None = None, name: str = "pipeline") -> Pipeline:
@@ -85,9 +90,10 @@ class Pipeline(Stage):
     @property
     def plan(self) -> Plan:
         """The compiled graph; compiled at the first use."""
-        if self._plan is None:
-            self._plan = Plan(self.graph)
-        return self._plan
+        state = self._state
+        if state.plan is None:
+            state.plan = Plan(self.graph)
+        return state.plan
 
     def to_mermaid(self) -> str:
         """The graph in Mermaid's language."""
@@ -191,7 +197,7 @@ class Pipeline(Stage):
         """
         import asyncio
 
-        self._closed = True
+        self._state.closed = True
         seconds = self.config.shutdown_timeout if timeout is None else timeout
         live = self.executions
         results = await asyncio.gather(*(each.drain(seconds) for each in live), return_exceptions=True)
@@ -200,8 +206,8 @@ class Pipeline(Stage):
             for each, result in zip(live, results, strict=True)
             if isinstance(result, ShutdownTimeout)
         ]
-        if self._events is not None:
-            self._events.complete()
+        if self._state.events is not None:
+            self._state.events.complete()
         if left:
             raise ShutdownTimeout(f"pipeline {self.name!r} did not shut down within {seconds} s", left)
 
@@ -210,14 +216,14 @@ class Pipeline(Stage):
     @property
     def executions(self) -> tuple[Execution, ...]:
         """The live executions that this pipeline object started."""
-        return tuple(self._live.values())
+        return tuple(self._state.live.values())
 
     @property
     def events(self) -> EventStream:
         """The events of all its executions, as a hot Observable."""
-        if self._events is None:
-            self._events = EventStream(on_first_observer=self._listen)
-        return self._events
+        if self._state.events is None:
+            self._state.events = EventStream(on_first_observer=self._listen)
+        return self._state.events
 
     def _listen(self) -> None:
         for execution in self.executions:
@@ -227,10 +233,10 @@ class Pipeline(Stage):
         told: list[Callable[[Event], object]] = []
         if execution._events is not None and execution._events.observed:
             told.append(execution._events.on_event)
-        if self._events is not None and self._events.observed:
-            told.append(self._events.on_event)
-        if self._bus is not None:
-            told.append(self._bus.publish)
+        if self._state.events is not None and self._state.events.observed:
+            told.append(self._state.events.on_event)
+        if self._state.bus is not None:
+            told.append(self._state.bus.publish)
         if logging_on():
             told.append(log_event)
         if len(told) < 2:
@@ -245,24 +251,24 @@ class Pipeline(Stage):
     # ---------------------------------------------------------------- its executions
 
     def _refuse_if_closed(self) -> None:
-        if self._closed:
+        if self._state.closed:
             raise PipelineClosed(f"pipeline {self.name!r} is shut down and starts no more executions; build a new one")
 
     def _admit(self, execution: Execution) -> None:
         self._refuse_if_closed()
-        self._live[execution.id] = execution
-        if self._bus is not None:
-            self._bus.acquire()
+        self._state.live[execution.id] = execution
+        if self._state.bus is not None:
+            self._state.bus.acquire()
 
     def _enter(self, start: Callable[[], object]) -> Callable[[], None] | None:
-        if self._turnstile is None:
+        if self._state.turnstile is None:
             start()
             return None
-        return self._turnstile.enter(start)
+        return self._state.turnstile.enter(start)
 
     def _forget(self, execution: Execution) -> None:
-        if self._live.pop(execution.id, None) is not None and self._bus is not None:
-            self._bus.release()
+        if self._state.live.pop(execution.id, None) is not None and self._state.bus is not None:
+            self._state.bus.release()
 
 
 def _union(kinds: list[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -20,13 +21,17 @@ class Result(Struct, frozen=True, eq=False):
         elements: what left the pipeline, controls too, in order.
         error: what the execution failed with, or None.
         duration: seconds from its opening to its end, on its own clock.
-        metrics: counters and times per stage.
     """
 
     elements: tuple[StreamElement, ...]
-    metrics: Metrics
     error: BaseException | None = None
     duration: float = 0.0
+    measure: Callable[[], Metrics] = Metrics
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counters and times per stage."""
+        return self.measure()
 
     @property
     def ok(self) -> bool:
@@ -62,6 +67,9 @@ class Result(Struct, frozen=True, eq=False):
                 total += message.usage
         return total
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.elements, self.error, self.duration, self.metrics)
+
     def __repr__(self) -> str:
         state = "ok" if self.error is None else f"error={self.error!r}"
         return f"Result({len(self.elements)} elements, {state}, duration={self.duration:.6f})"
@@ -72,3 +80,7 @@ class Result(Struct, frozen=True, eq=False):
         from rxstage.observe.table import elements_html
 
         return elements_html(self.elements, self.error)
+
+
+def _restore(elements: tuple[StreamElement, ...], error: BaseException | None, duration: float, metrics: Metrics) -> Result:
+    return Result(elements, error, duration, lambda: metrics)

@@ -179,8 +179,7 @@ class Run:
             except Exception as late:
                 scope.late.append(late)
         for buffer in scope.edges.values():
-            if buffer is not None:
-                buffer.clear()
+            buffer.clear()
         if scope.tasks:
             assert scope.loop is not None
             for task in tuple(scope.tasks):
@@ -230,8 +229,8 @@ class Run:
 
     def emitted(self) -> int:
         """How many elements have left the graph."""
-        meters = self.scope.meters
-        return self._controls + sum(meters[leaf].refresh().emitted for leaf in self.plan.leaves if leaf in meters)
+        meters = self.scope.refresh()
+        return self._controls + sum(meters[leaf].emitted for leaf in self.plan.leaves)
 
     # ---------------------------------------------------------------- time limits and stalls
 
@@ -239,7 +238,6 @@ class Run:
         """A number that changes whenever an element moves."""
         count = self.entry.received + self.emitted()
         for meter in self.scope.meters.values():
-            meter.refresh()
             count += meter.received + meter.emitted
         return count
 

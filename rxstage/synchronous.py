@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_synchronously"]
 
+_WAKE: Final = StreamElement.of("")
 _GRACE: Final = 1.0  # seconds past a time limit that an execution gets to end by itself
 
 
@@ -84,6 +85,9 @@ def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
     push, enter = entry.port.push, entry.enter
     sequence, clock = scope.next_sequence, scope.clock
     received = 0
+    wake = [_WAKE]
+    scope.release.append(lambda: inbox.extend(wake))  # an end from inside or from another thread is seen there
+    scope.drainers.append(lambda: inbox.extend(wake))
     try:
         for value in items:
             if value.__class__ is StreamElement:
@@ -93,8 +97,8 @@ def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
                 enter(value)
             if inbox:
                 execution._drain_inbox(run)
-            if scope.ended or entry.closed:
-                return
+                if scope.ended or entry.closed:
+                    return
         if inbox:
             execution._drain_inbox(run)
     finally:

@@ -353,16 +353,17 @@ def _model_codec(cls: Any, name: str) -> _Codec:
         fields = {field: item for field, item in model.__dict__.items() if field in cls.model_fields}
         fields |= model.__pydantic_extra__ or {}
         explicit = model.__pydantic_fields_set__
-        return {"fields": fields} if explicit == fields.keys() else {"fields": fields, "set": explicit}
+        return {"fields": fields} if explicit == fields.keys() else {"fields": fields, "set": set(explicit)}
 
     def decode(payload: Any) -> Any:
         _known_keys(payload, ("fields", "set"), name)
         fields = payload["fields"]
         given = fields["root"] if root else fields
         model = cls.__pydantic_validator__.validate_python(given, strict=True, by_alias=False, by_name=True)
-        if "set" in payload:
-            _known_keys(dict.fromkeys(payload["set"]), fields, name)
-            object.__setattr__(model, "__pydantic_fields_set__", set(payload["set"]))
+        explicit = payload.get("set")
+        if explicit is not None:
+            _known_keys(dict.fromkeys(explicit), fields, name)
+            object.__setattr__(model, "__pydantic_fields_set__", explicit)
         return model
 
     return _Codec(cls, name, encode, decode)
@@ -451,8 +452,7 @@ def _list_out(values: Any, depth: int) -> list[Any]:
 
 def _dict_out(values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     if "$" in values or not all(type(key) is str for key in values):
-        pairs = [[_value_out(key, depth), _value_out(value, depth)] for key, value in values.items()]
-        return {"$": "dict", "value": pairs}
+        return {"$": "dict", "value": [_value_out(list(pair), depth) for pair in values.items()]}
     return {key: _value_out(value, depth) for key, value in values.items()}
 
 
@@ -470,9 +470,10 @@ def _value_in(tree: Any, depth: int) -> Any:
             raise WireError('keys in a wire document are strings; others take the form {"$": "dict", ...}')
         return {key: _value_in(value, depth + 1) for key, value in tree.items()}
     tag = tree["$"]
-    if type(tag) is not str or tag not in _TAGS or tree.keys() != ({"$", "type", "value"} if tag == "object" else {"$", "value"}):
+    read = _TAGS.get(tag) if type(tag) is str else None
+    if read is None or "value" not in tree or len(tree) != (3 if tag == "object" else 2):
         raise WireError(f"malformed value with the tag {str(tag)[:50]!r}")
-    return _TAGS[tag](tree, depth + 1)
+    return read(tree, depth + 1)
 
 
 def _list_in(tree: Any, depth: int) -> list[Any]:
@@ -520,7 +521,7 @@ def _dict_in(tree: Any, depth: int) -> dict[Any, Any]:
 
 
 def _object_in(tree: Any, depth: int) -> Any:
-    name = tree["type"]
+    name = tree.get("type")
     codec = _codec(_NAMES, name) if type(name) is str else None
     if codec is None:
         raise WireError(
@@ -683,22 +684,29 @@ def _fields_in(expected: str | None, tree: Any, depth: int) -> Any:
     if type(kind) is not str or kind not in _KINDS or expected not in (None, kind):
         raise WireError(f"a content names its 'kind', one of {', '.join(_KINDS)}; got {str(kind)[:50]!r}")
     cls, fields = _KINDS[kind]
-    _known_keys(tree, ("kind", *fields), kind)
     values = {}
     for name, item in tree.items():
-        if name != "kind":
-            field = fields[name]
-            value = values[name] = field.read(item, depth)
-            if not isinstance(value, field.types):
-                raise WireError(f"{name!r} of {kind} cannot be of type {_path(type(value))}")
+        if name == "kind":
+            continue
+        if name not in fields:
+            raise WireError(f"{kind} has no field {str(name)[:50]!r}")
+        field = fields[name]
+        value = values[name] = field.read(item, depth)
+        if not isinstance(value, field.types):
+            raise WireError(f"{name!r} of {kind} cannot be of type {_path(type(value))}")
     return cls(**values)
 
 
 _PRIORITIES: Final = {priority.name.lower(): priority for priority in Priority}
 _PRIORITY_NAMES: Final = tuple(_PRIORITIES)  # by number
-_DOCUMENT_KEYS: Final = frozenset(
-    {"rxstage", "content", "metadata", "priority", "sequence", "timestamp", "source", "origin"}
-)
+_ENVELOPE: Final[dict[str, Any]] = {
+    "metadata": dict,
+    "priority": str,
+    "sequence": int,
+    "timestamp": (float, int),
+    "source": str,
+    "origin": int,
+}
 
 
 def _element_out(element: Any, depth: int) -> dict[str, Any]:
@@ -708,14 +716,14 @@ def _element_out(element: Any, depth: int) -> dict[str, Any]:
     document = {
         "rxstage": _VERSION,
         "content": _content_out(element.content, depth),
-        "metadata": _dict_out(element.metadata, depth) if element.metadata else {},
+        "metadata": _dict_out(element.metadata, depth + 1) if element.metadata else {},
         "priority": _PRIORITY_NAMES[element.priority],
         "sequence": _value_out(element.sequence, depth),
         "timestamp": _value_out(element.timestamp, depth),
-        "source": element.source,
+        "source": _value_out(element.source, depth),
     }
     if kind is ControlElement and element.origin:
-        document["origin"] = element.origin
+        document["origin"] = _value_out(element.origin, depth)
     return document
 
 
@@ -724,9 +732,98 @@ def _element_in(document: Any, depth: int) -> StreamElement:
         raise WireError("a wire document is an object with 'rxstage' (its version) and 'content'")
     version = document["rxstage"]
     if type(version) is not int or version != _VERSION:
-        raise WireError(f"wire version {str(version)[:50]} is unknown to this rxstage, which reads {_VERSION}; use the same release")
-    _known_keys(document, _DOCUMENT_KEYS, "element")
-    content = _content_in(document["content"], depth)
-    fields = {name: _value_in(item, depth) for name, item in document.items() if name not in ("rxstage", "content")}
-    for name, types in _ENVELOPE.items():
-        ...
+        raise WireError(
+            f"wire version {str(version)[:50]} is unknown to this rxstage, which reads {_VERSION}; upgrade the older side"
+        )
+    envelope: dict[str, Any] = {}
+    for name, item in document.items():
+        if name in _ENVELOPE:
+            value = envelope[name] = _value_in(item, depth)
+            if not isinstance(value, _ENVELOPE[name]):
+                raise WireError(f"{name!r} of an element cannot be of type {_path(type(value))}")
+        elif name != "rxstage" and name != "content":
+            raise WireError(f"an element has no field {str(name)[:50]!r}")
+    if "priority" in envelope:
+        envelope["priority"] = _PRIORITIES[envelope["priority"]]
+    element: StreamElement = StreamElement(_content_in(document["content"], depth), **envelope)
+    if "origin" in envelope and type(element) is not ControlElement:
+        raise WireError("only a control has an 'origin'")
+    return element
+
+
+# --- pydantic ---------------------------------------------------------------------------------------------------------
+
+
+def element_schema(cls: type[StreamElement] = StreamElement) -> CoreSchema:
+    """How pydantic treats a field that is an element.
+
+    It takes an element as it is, or its wire form as `to_dict` gives it, and writes the wire form to JSON; a dump in
+    python mode holds the element itself.
+
+    Args:
+        cls: `ControlElement` where nothing but controls will do.
+    """
+    from pydantic_core import core_schema
+
+    def accept(value: Any) -> StreamElement:
+        if not isinstance(value, StreamElement):
+            try:
+                value = from_dict(value)
+            except WireError as error:
+                raise ValueError(f"no StreamElement (make one with StreamElement.of): {error}") from error
+        if not isinstance(value, cls):
+            raise ValueError(f"expected a control, got {type(value.content).__name__}")
+        return value
+
+    integer, string = core_schema.int_schema(), core_schema.str_schema()
+    anything = core_schema.dict_schema(string, core_schema.any_schema())
+    document = core_schema.typed_dict_schema(
+        {
+            "rxstage": core_schema.typed_dict_field(core_schema.literal_schema([_VERSION])),
+            "content": core_schema.typed_dict_field(
+                core_schema.typed_dict_schema(
+                    {"kind": core_schema.typed_dict_field(core_schema.literal_schema(list(_KINDS)))},
+                    extra_behavior="allow",
+                )
+            ),
+            "metadata": core_schema.typed_dict_field(anything, required=False),
+            "priority": core_schema.typed_dict_field(core_schema.literal_schema(list(_PRIORITY_NAMES)), required=False),
+            "sequence": core_schema.typed_dict_field(integer, required=False),
+            "timestamp": core_schema.typed_dict_field(core_schema.float_schema(), required=False),
+            "source": core_schema.typed_dict_field(string, required=False),
+            "origin": core_schema.typed_dict_field(integer, required=False),
+        }
+    )
+    return core_schema.no_info_plain_validator_function(
+        accept,
+        json_schema_input_schema=document,
+        serialization=core_schema.plain_serializer_function_ser_schema(
+            to_dict, return_schema=document, when_used="json"
+        ),
+    )
+
+
+# --- what is registered already ---------------------------------------------------------------------------------------
+
+
+def _clock_out(value: dt.datetime | dt.time) -> list[Any] | str:
+    if value.tzinfo is not None and value.tzinfo.utcoffset(None) is None:
+        raise WireError(
+            f"{value!r} is in a zone that has no fixed offset; travel in UTC: value.astimezone(timezone.utc)"
+        )
+    return [value.isoformat(), value.fold] if value.fold else value.isoformat()
+
+
+def _clock_in(cls: type[Any], value: Any) -> Any:
+    return cls.fromisoformat(value[0]).replace(fold=value[1]) if type(value) is list else cls.fromisoformat(value)
+
+
+register(dt.datetime, encode=_clock_out, decode=partial(_clock_in, dt.datetime))
+register(dt.time, encode=_clock_out, decode=partial(_clock_in, dt.time))
+register(dt.date, encode=dt.date.isoformat, decode=dt.date.fromisoformat)
+register(dt.timedelta, encode=lambda v: [v.days, v.seconds, v.microseconds], decode=lambda v: dt.timedelta(*v))
+register(Decimal, encode=str, decode=Decimal)
+register(UUID, encode=str, decode=UUID)
+register(msgspec.UnsetType, encode=lambda _: None, decode=lambda _: msgspec.UNSET)
+register(AudioFormat)
+register(Priority)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace as _replace
 from pydantic import BaseModel
 from reactivex import abc
 
@@ -128,7 +129,8 @@ class _Iterated(Source):
         entry, closers = self.entry, self.closers
         if self.items is None or self.stopped:
             return
-        pull, enter = self.items.__next__, entry.enter
+        pull, enter, push = self.items.__next__, entry.enter, entry.port.push
+        number, clock = self.scope.next_sequence, self.scope.clock
         assert self.scope.loop is not None
         time = self.scope.loop.time
         end = time() + _SLICE
@@ -142,9 +144,13 @@ class _Iterated(Source):
                     self.stopped = True
                     entry.end()
                     return
-                if self.stopped:
-                    return
-                enter(value)
+                if value.__class__ is StreamElement:
+                    if self.stopped:
+                        return
+                    entry.received += 1
+                    push(_replace(value, sequence=number(), timestamp=clock()))
+                else:
+                    enter(value)
                 if count & 7 == 7 and time() > end:
                     break
         except Exception as error:

@@ -17,6 +17,7 @@ from rxstage.content import EndOfTurn, Interrupt
 from rxstage.element import StreamElement
 from rxstage.errors import BufferOverflow
 from rxstage.flow.lanes import LaneQueue
+from rxstage.flow.port import Port
 from rxstage.flow.valve import Valve
 from rxstage.priority import Priority
 
@@ -46,7 +47,7 @@ class BufferStatistics(Struct, frozen=True):
 class Buffer:
     """A bounded queue of elements between one region and the reader behind it.
 
-    With `overflow="wait"` it closes its valve at `capacity` and opens it at half of that, so it holds at
+    With `overflow="wait"` it closes its valve at `capacity` and opens it at a quarter of that, so it holds at
     most `capacity - 1` plus the largest burst of one delivery. The other policies never close the valve.
     Controls are never dropped; an `Interrupt` empties it of the turn that it ends.
 
@@ -61,9 +62,9 @@ class Buffer:
 
     __slots__ = (
         "_low",
-        "_mark",
         "_on_drop",
         "_on_overflow",
+        "_wake",
         "capacity",
         "dropped",
         "edge",
@@ -73,8 +74,8 @@ class Buffer:
         "overflow",
         "peak",
         "queue",
+        "trigger",
         "valve",
-        "wake",
     )
 
     def __init__(
@@ -96,10 +97,10 @@ class Buffer:
         self.dropped = 0
         self.full = False
         self.ended = False
-        self.wake: Callable[[], object] | None = None  # set by a reader that waits
         self.on_interrupt: Callable[[StreamElement], object] | None = None
-        self._low = capacity // 2
-        self._mark = 1  # the depth at which push has more to do than to append
+        self.trigger = 1  # the depth at which a push has more to do than to append; 0 while the reader waits
+        self._wake: Callable[[], object] | None = None
+        self._low = capacity // 4
         self._on_drop = on_drop
         self._on_overflow = on_overflow
 
@@ -107,11 +108,17 @@ class Buffer:
         """Take one element; wakes the reader."""
         queue = self.queue
         queue.append(element)
-        if len(queue) >= self._mark:
-            self._crossed(element)
-        if self.wake is not None:
-            wake, self.wake = self.wake, None
-            wake()
+        if len(queue) >= self.trigger:
+            self.crossed(element)
+
+    def port(self) -> Port:
+        """The input of the buffer as a node's port."""
+        return Port(self.push, self.control, self.done, self.valve, self)
+
+    def park(self, wake: Callable[[], object]) -> None:
+        """The reader waits: call `wake` once, when something arrives or the end is told."""
+        self._wake = wake
+        self.trigger = 0
 
     def control(self, element: StreamElement) -> None:
         """Take a control; an `Interrupt` overtakes what is queued."""
@@ -125,15 +132,18 @@ class Buffer:
             self.queue.append(element)
         if len(self.queue) > self.peak:
             self.peak = len(self.queue)
-        if self.wake is not None:
-            wake, self.wake = self.wake, None
-            wake()
+        self.rouse()
 
     def done(self) -> None:
         """Nothing more will come."""
         self.ended = True
-        if self.wake is not None:
-            wake, self.wake = self.wake, None
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Wake the reader, if it waits."""
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            self._set_trigger()
             wake()
 
     def reopen(self) -> None:
@@ -156,8 +166,8 @@ class Buffer:
 
     def lift(self) -> None:
         """Take whatever still comes, however much: a drain lets out what is in flight, which is bounded."""
-        self.capacity = self._low = sys.maxsize
-        self._mark = self.peak + 1
+        self.capacity = self._low = capacity // 4
+        self._set_trigger()
         self.full = False
         self.valve.open(self)
 
@@ -172,18 +182,26 @@ class Buffer:
         """A snapshot."""
         return BufferStatistics(len(self.queue), self.peak, self.capacity, self.dropped, self.full)
 
-    def _crossed(self, element: StreamElement) -> None:
-        queue = self.queue
-        depth = len(queue)
+    def crossed(self, element: StreamElement) -> None:
+        """What a push has to do beside appending, once the depth has reached `trigger`."""
+        depth = len(self.queue)
         if self.overflow == "wait":
             if depth >= self.capacity and not self.full:
                 self.full = True
                 self.valve.close(self)
         elif depth > self.capacity:
             self._overflow(element)
-            depth = len(queue)
-        self.peak = max(self.peak, depth)
-        self._mark = min(self.peak + 1, self.capacity if self.overflow == "wait" else self.capacity + 1)
+            depth = len(self.queue)
+        if depth > self.peak:
+            self.peak = depth
+        wake, self._wake = self._wake, None
+        self._set_trigger()
+        if wake is not None:
+            wake()
+
+    def _set_trigger(self) -> None:
+        full = self.capacity if self.overflow == "wait" else self.capacity + 1
+        self.trigger = full if self.peak >= full else self.peak + 1
 
     def _overflow(self, element: StreamElement) -> None:
         queue, policy = self.queue, self.overflow
@@ -275,8 +293,8 @@ class BufferedSubject(Observable[StreamElement], abc.ObserverBase[Any]):
         self._observers: list[abc.ObserverBase[StreamElement]] = []
         self._closers: set[object] = set()
         self._error: Exception | None = None
-        self._stopped = self._finished = False
-        self._buffer.wake = self._schedule
+        self._stopped = self._finished = self._scheduled = False
+        self._buffer.park(self._schedule)
 
     @property
     def valve(self) -> Valve:
@@ -342,12 +360,13 @@ class BufferedSubject(Observable[StreamElement], abc.ObserverBase[Any]):
 
     def _schedule(self) -> None:
         if self._loop is None or not self._observers or self._closers:
-            self._buffer.wake = self._schedule
-        else:
-            self._buffer.wake = None
+            self._buffer.park(self._schedule)
+        elif not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
+        self._scheduled = False
         buffer = self._buffer
         queue = buffer.queue
         for _ in range(BATCH):
@@ -372,7 +391,7 @@ class BufferedSubject(Observable[StreamElement], abc.ObserverBase[Any]):
                 for observer in observers:
                     self._end(observer)
         else:
-            buffer.wake = self._schedule
+            buffer.park(self._schedule)
 
     def _end(self, observer: abc.ObserverBase[StreamElement]) -> None:
         if self._error is not None:

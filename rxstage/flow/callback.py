@@ -14,7 +14,7 @@ from msgspec.structs import replace as _replace
 
 from rxstage.config import ErrorPolicy, Fallback, Retry
 from rxstage.content import CONTENT_KINDS, CONTROL_KINDS, Data, Failure, Text, content_of, payload_of
-from rxstage.element import StreamElement
+from rxstage.element import ControlElement, StreamElement
 from rxstage.errors import RxStageError, StageError
 from rxstage.flow.meter import Meter
 from rxstage.flow.scope import DROP, Scope, StageContext
@@ -164,7 +164,7 @@ def settle(callback: Callback, scope: Scope, element: StreamElement, result: Any
             f"the function of stage {callback.name!r} returned None; return the element or a payload, "
             f"or use a FilterStage to drop elements"
         )
-    if isinstance(result, StreamElement):
+    if kind is ControlElement:
         return scope.born(result, callback.node)
     if hasattr(result, "__await__"):
         raise TypeError(

@@ -38,21 +38,22 @@ class Entry:
         """Take one element or raw value. An `EndOfStream` closes the door and releases the source."""
         if self.closed:
             return
-        element = value if isinstance(value, StreamElement) else StreamElement.of(value)
         scope = self.scope
+        if value.__class__ is StreamElement and not self.keeps:
+            self.received += 1
+            self.port.push(_replace(value, sequence=scope.next_sequence(), timestamp=scope.clock()))
+            return
+        element = StreamElement.of(value)
         if element.content.__class__ is EndOfStream:
             self._on_end()
             return
         self.received += 1
         if not (self.keeps and element.sequence):
-            changes: dict[str, Any] = {"sequence": scope.next_sequence(), "timestamp": scope.clock()}
-            if element.is_control:
-                changes["origin"] = 0
-            element = _replace(element, **changes)
-        if element.is_control:
-            self.port.control(element)
-        else:
+            element = _replace(element, sequence=scope.next_sequence(), timestamp=scope.clock())
+        if element.__class__ is StreamElement:
             self.port.push(element)
+        else:
+            self.port.control(_replace(element, origin=0))
 
     def end(self) -> None:
         """Nothing more will come."""

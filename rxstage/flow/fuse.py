@@ -30,12 +30,13 @@ from msgspec.structs import replace as _replace
 
 from rxstage.content import Data, Text
 from rxstage.element import StreamElement
+from rxstage.errors import StageError
 from rxstage.flow.callback import CAUGHT, DROP, Callback, Kind, Select, bind, guarded, settle
 from rxstage.flow.meter import Histogram, Meter
 from rxstage.flow.port import Port, Push
 from rxstage.flow.scope import Scope
 
-__all__ = ["fuse"]
+__all__ = ["FusedRun"]
 
 _SEGMENT: Final = 64  # steps of one generated function
 _SAMPLED: Final = 64  # one element in so many is timed, and each of the first so many
@@ -43,36 +44,46 @@ _SAMPLED: Final = 64  # one element in so many is timed, and each of the first s
 _Shape = tuple[tuple[str, str], ...]
 
 
-def fuse(callbacks: Sequence[Callback], scope: Scope, down: Port) -> Port:
-    """One node for a run of fusible callbacks in front of `down`."""
-    emit = down.push
-    segments: list[Sequence[Callback]] = []
-    start = 0
-    for index, callback in enumerate(callbacks):
-        if callback.kind is Kind.FLAT:
-            if start < index:
-                segments.append(callbacks[start:index])
-            segments.append(callbacks[index : index + 1])
-            start = index + 1
-        elif index - start + 1 == _SEGMENT:
-            segments.append(callbacks[start : index + 1])
-            start = index + 1
-    if start < len(callbacks):
-        segments.append(callbacks[start:])
+class FusedRun:
+    """A run of fusible callbacks: what is known of it once per pipeline, and its node, once per execution."""
 
-    straight: list[Push] = []  # segments, last first, that wait to be put into one loop
-    for position in range(len(segments) - 1, -1, -1):
-        segment = segments[position]
-        if segment[0].kind is Kind.FLAT:
-            emit = _flat(segment[0], scope, down.control, _loop(straight, emit))
-            straight = []
-        else:
-            alone = not straight and (position == 0 or segments[position - 1][0].kind is Kind.FLAT)
-            if alone:
-                emit = _segment(segment, scope, down.control, emit)
+    def __init__(self, callbacks: Sequence[Callback], metered: bool) -> None:
+        self.callbacks = tuple(callbacks)
+        segments: list[Sequence[Callback]] = []
+        start = 0
+        for index, callback in enumerate(callbacks):
+            if callback.kind is Kind.FLAT:
+                if start < index:
+                    segments.append(callbacks[start:index])
+                segments.append(callbacks[index : index + 1])
+                start = index + 1
+            elif index - start + 1 == _SEGMENT:
+                segments.append(callbacks[start : index + 1])
+                start = index + 1
+        if start < len(callbacks):
+            segments.append(callbacks[start:])
+        self._parts: list[_Segment | Callback] = []
+        for position, segment in enumerate(segments):
+            if segment[0].kind is Kind.FLAT:
+                self._parts.append(segment[0])
+                continue
+            before = position == 0 or segments[position - 1][0].kind is Kind.FLAT
+            after = position + 1 == len(segments) or segments[position + 1][0].kind is Kind.FLAT
+            self._parts.append(_Segment(segment, before and after, metered))
+
+    def open(self, scope: Scope, down: Port) -> Port:
+        """One node in front of `down`."""
+        emit = down.push
+        straight: list[Push] = []  # segments, last first, that wait to be put into one loop
+        for part in reversed(self._parts):
+            if isinstance(part, Callback):
+                emit = _flat(part, scope, down.control, _loop(straight, emit))
+                straight = []
+            elif part.emits:
+                emit = part.open(scope, down.control, emit)
             else:
-                straight.append(_segment(segment, scope, down.control, None))
-    return Port(_loop(straight, emit), down.control, down.done, down.valve)
+                straight.append(part.open(scope, down.control, None))
+        return Port(_loop(straight, emit), down.control, down.done, down.valve)
 
 
 def _loop(backwards: list[Push], emit: Push) -> Push:
@@ -94,66 +105,83 @@ def _loop(backwards: list[Push], emit: Push) -> Push:
 # ------------------------------------------------------------------------------------------ straight segments
 
 
-def _segment(callbacks: Sequence[Callback], scope: Scope, control: Push, emit: Push | None) -> Push:
-    meters = [scope.meter(callback.name, callback.stage_type) for callback in callbacks]
-    shape: list[tuple[str, str]] = []
-    functions: list[Callable[[Any], Any]] = []
-    for callback, meter in zip(callbacks, meters, strict=True):
-        step, function = _step(callback, scope, meter)
-        shape.append(step)
-        functions.append(function)
-    lost = [0] * len(callbacks)
+class _Segment:
+    """Callbacks without a 1:N among them, as one generated function."""
 
-    def fix(index: int, element: StreamElement, result: Any) -> Any:
-        return settle(callbacks[index], scope, element, result)
+    def __init__(self, callbacks: Sequence[Callback], emits: bool, metered: bool) -> None:
+        self.callbacks = tuple(callbacks)
+        self.emits = emits
+        self.shape = tuple(_step(callback) for callback in callbacks)
+        self.factory, self.lines = _factory(self.shape, emits, metered)
+        self.sampled = _factory(self.shape, emits, False)[0] if metered else None
+        self.names = tuple(callback.name for callback in callbacks)
+        self.kinds = tuple(_content_kinds(callback.select) for callback in callbacks)
+        own = any(callback.context or kind == "call" for callback, (kind, _) in zip(callbacks, self.shape, strict=True))
+        self.functions = None if own else tuple(callback.function for callback in callbacks)
 
-    def leave(index: int, result: Any) -> None:
-        lost[index] += 1
-        if result is not DROP:
-            control(result)
+    def open(self, scope: Scope, control: Push, emit: Push | None) -> Push:
+        callbacks, names = self.callbacks, self.names
+        lost = [0] * len(callbacks)
 
-    def failed(index: int, element: StreamElement, error: BaseException) -> NoReturn:
-        callback = callbacks[index]
-        if callback.policy == "fail":
-            meters[index].errors += 1
-            raise callback.failed(error, element) from error
-        raise error  # its policy has spoken
+        def fix(index: int, element: StreamElement, result: Any) -> Any:
+            return settle(callbacks[index], scope, element, result)
 
-    factory, lines = _factory(tuple(shape), emit is not None, scope.config.metrics)
-    names = [callback.name for callback in callbacks]
-    contents = [_content_kinds(callback.select) for callback in callbacks]
-    sampled = None
-    if scope.config.metrics:
-        times = [meter.times for meter in meters]
-        timed = [_timed(function, hist) for function, hist in zip(functions, times, strict=True)]
-        sampled, _ = _factory(tuple(shape), emit is not None, False)[0](
-            timed, names, contents, lost, lines, fix, leave, failed, emit, None
-        )
-    push, count = factory(functions, names, contents, lost, lines, fix, leave, failed, emit, sampled)
+        def leave(index: int, result: Any) -> None:
+            lost[index] += 1
+            if result is not DROP:
+                control(result)
 
-    def read() -> None:
-        passing = count()
-        for index, meter in enumerate(meters):
-            meter.received = passing
-            passing -= lost[index]
-            meter.emitted = passing
+        def failed(index: int, element: StreamElement, error: BaseException) -> NoReturn:
+            callback = callbacks[index]
+            if callback.policy == "fail" and not isinstance(error, StageError):
+                scope.meters[callback.name].errors += 1
+                raise callback.failed(error, element) from error
+            raise error  # its policy has spoken
 
-    for meter in meters:
-        meter.read = read
-    return push  # type: ignore[no-any-return]
+        functions: Sequence[Callable[[Any], Any]]
+        if self.functions is not None:
+            functions = self.functions
+        else:
+            meters = scope.meters
+            functions = [
+                _function(callback, step, scope, meters[callback.name])
+                for callback, step in zip(callbacks, self.shape, strict=True)
+            ]
+        sampled = None
+        if self.sampled is not None:
+            meters = scope.meters
+            timed = [_timed(f, meters[name].times) for f, name in zip(functions, names, strict=True)]
+            sampled, _ = self.sampled(timed, names, self.kinds, lost, self.lines, fix, leave, failed, emit, None)
+        push, count = self.factory(functions, names, self.kinds, lost, self.lines, fix, leave, failed, emit, sampled)
+
+        def read() -> None:
+            passing = count()
+            meters = scope.meters
+            for name, gone in zip(names, lost, strict=True):
+                meter = meters[name]
+                meter.received = passing
+                passing -= gone
+                meter.emitted = passing
+
+        scope.readers.append(read)
+        return push  # type: ignore[no-any-return]
 
 
-def _step(callback: Callback, scope: Scope, meter: Meter) -> tuple[tuple[str, str], Callable[[Any], Any]]:
-    """The kind of a step, the form of its argument, and its function."""
-    select = callback.select
+def _step(callback: Callback) -> tuple[str, str]:
+    """The kind of a step and the form of its argument."""
     if callback.policy != "fail":
-        return ("call", "any"), guarded(callback, scope, meter)
+        return "call", "any"
     if callback.kind is Kind.PASS:
-        return ("pass", "any"), callback.function
-    form = _form(select)
-    if form == "general":
-        return ("call", "any"), _general(callback, scope)
-    return (callback.kind.value, form), bind(callback, scope)
+        return "pass", "any"
+    form = _form(callback.select)
+    return ("call", "any") if form == "general" else (callback.kind.value, form)
+
+
+def _function(callback: Callback, step: tuple[str, str], scope: Scope, meter: Meter) -> Callable[[Any], Any]:
+    """The function of a step in one execution."""
+    if step[0] != "call":
+        return bind(callback, scope)
+    return guarded(callback, scope, meter) if callback.policy != "fail" else _general(callback, scope)
 
 
 def _form(select: Select) -> str:
@@ -216,7 +244,8 @@ def _factory(shape: _Shape, emits: bool, metered: bool) -> tuple[Callable[..., A
         "def factory(functions, names, kinds, lost, lines, fix, leave, failed, emit, sampled):",
         *(f"    f{i}, s{i}, k{i} = functions[{i}], names[{i}], kinds[{i}]" for i in range(len(shape))),
         "    n = 0",
-        "    def push(e0):",
+        # defaults are locals, and locals are the cheapest names there are
+        f"    def push(e0, ELEMENT=ELEMENT, emit=emit, {', '.join(f'f{i}=f{i}' for i in range(len(shape)))}):",
         "        nonlocal n",
         "        n += 1",
     ]
@@ -286,7 +315,7 @@ def _factory(shape: _Shape, emits: bool, metered: bool) -> tuple[Callable[..., A
 
 
 def _flat(callback: Callback, scope: Scope, control: Push, emit: Push) -> Push:
-    meter = scope.meter(callback.name, callback.stage_type)
+    meter = scope.meters[callback.name]
     expand = _expander(callback, scope, meter)
     times = meter.times
 

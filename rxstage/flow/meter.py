@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 __all__ = ["Histogram", "Meter"]
 
@@ -50,10 +49,9 @@ class Meter:
             then every 64th.
         abandoned: calls that were left running when their time was up.
         stalls: how often it had to wait for a full buffer behind it, and `stalled` for how long [s] in all.
-        read: brings `received` and `emitted` up to date, where something else counts for it.
     """
 
-    __slots__ = ("abandoned", "emitted", "errors", "read", "received", "stalled", "stalls", "times")
+    __slots__ = ("abandoned", "emitted", "errors", "received", "stalled", "stalls", "times")
 
     def __init__(self, timed: bool = False) -> None:
         self.received = 0
@@ -63,10 +61,3 @@ class Meter:
         self.stalls = 0
         self.stalled = 0.0
         self.times: Histogram | None = Histogram() if timed else None
-        self.read: Callable[[], object] | None = None
-
-    def refresh(self) -> Meter:
-        """Itself, up to date."""
-        if self.read is not None:
-            self.read()
-        return self

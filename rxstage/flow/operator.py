@@ -66,7 +66,7 @@ class _Feed(Observable[StreamElement]):
 class _Operator:
     def __init__(self, callback: Callback, scope: Scope, down: Port, sees_controls: bool) -> None:
         self.callback, self.scope, self.down, self.sees_controls = callback, scope, down, sees_controls
-        self.meter = scope.meter(callback.name, callback.stage_type)
+        self.meter = scope.meters[callback.name]
         self.feed = _Feed()
         self.inside = False  # whether an element of ours is on its way through the operator
         self.behind: BaseException | None = None  # an error that came from behind the operator

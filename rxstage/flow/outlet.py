@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rxstage.element import StreamElement
 from rxstage.flow.buffer import Buffer
-from rxstage.flow.port import Port
 from rxstage.flow.worker import Gate
 
 __all__ = ["Outlet"]
@@ -23,10 +21,6 @@ class Outlet:
         self.ended = False
         self.error: BaseException | None = None
 
-    def port(self) -> Port:
-        """The input of the outlet; the end is told by `end`."""
-        return Port(self.buffer.push, self.buffer.control, _nothing, self.buffer.valve)
-
     def end(self, error: BaseException | None) -> None:
         """Nothing more will come."""
         self.ended = True
@@ -34,29 +28,19 @@ class Outlet:
         self.buffer.done()
         self.gate.wake()
 
-    async def take(self) -> StreamElement:
-        """The next element.
+    async def arrival(self) -> None:
+        """Wait until there is an element.
 
         Raises:
             StopAsyncIteration: the end.
             BaseException: what the execution failed with.
         """
         buffer = self.buffer
-        queue = buffer.queue
-        while not queue:
+        while not buffer.queue:
             if self.ended:
                 error, self.error = self.error, None
                 if error is not None:
                     raise error
                 raise StopAsyncIteration
-            buffer.wake = self.gate.wake
+            buffer.park(self.gate.wake)
             await self.gate.wait()
-        element = queue.popleft()
-        self.delivered += 1
-        if buffer.full:
-            buffer.reopen()
-        return element
-
-
-def _nothing() -> None:
-    return None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from rxstage.element import StreamElement
 from rxstage.flow.valve import Valve
+
+if TYPE_CHECKING:
+    from rxstage.flow.buffer import Buffer
 
 __all__ = ["Done", "Port", "Push"]
 
@@ -25,12 +28,14 @@ class Port:
         control: takes one control element.
         done: says that nothing more will come.
         valve: what a pump in front of this port has to obey.
+        buffer: the buffer that `push` fills, where it is nothing but that: a pump may fill it itself.
     """
 
-    __slots__ = ("control", "done", "push", "valve")
+    __slots__ = ("buffer", "control", "done", "push", "valve")
 
-    def __init__(self, push: Push, control: Push, done: Done, valve: Valve) -> None:
+    def __init__(self, push: Push, control: Push, done: Done, valve: Valve, buffer: Buffer | None = None) -> None:
         self.push = push
         self.control = control
         self.done = done
         self.valve = valve
+        self.buffer = buffer

@@ -22,7 +22,7 @@ class _Pump:
         self.finished = False
         down.valve.wakers.append(self.kick)
         buffer.on_interrupt = down.control
-        buffer.wake = self.kick
+        buffer.park(self.kick)
         scope.workers.append(self)
         scope.holders.append(self.holding)
 
@@ -45,7 +45,7 @@ class _Pump:
             self.scheduled = True
             self.scope.loop.call_soon(self._deliver)
         elif not self.scheduled:
-            buffer.wake = self.kick
+            buffer.park(self.kick)
 
     def _deliver(self) -> None:
         self.scheduled = False
@@ -77,7 +77,7 @@ class _Pump:
 def open_pump(scope: Scope, buffer: Buffer, down: Port) -> Port:
     """The node of an edge with a buffer of its own."""
     _Pump(scope, buffer, down)
-    return Port(buffer.push, buffer.control, buffer.done, buffer.valve)
+    return buffer.port()
 
 
 class Trampoline:

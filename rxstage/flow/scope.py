@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rxstage.config import PipelineConfig
@@ -45,6 +45,7 @@ class Scope:
     """
 
     __slots__ = (
+        "_meters",
         "_on_fail",
         "clock",
         "config",
@@ -54,15 +55,16 @@ class Scope:
         "execution_id",
         "holders",
         "late",
+        "links",
         "listener",
         "loop",
-        "meters",
         "name",
+        "names",
         "next_sequence",
+        "readers",
         "release",
         "scheduler",
         "serial",
-        "stages",
         "stop_input",
         "suspect",
         "tasks",
@@ -94,9 +96,11 @@ class Scope:
         self.suspect: Callable[[], object] = _nothing  # something waits for what may never come
         self.serial: Any = None  # inline only: what serialises operators that emit from other threads
         self.tasks: dict[asyncio.Task[Any], str] = {}
-        self.meters: dict[str, Meter] = {}
-        self.stages: dict[str, Any] = {}
-        self.edges: dict[tuple[str, str], Buffer | None] = {}  # None where no buffer stands
+        self.links: Sequence[tuple[str, str]] = ()  # all edges, in the order of the graph
+        self.names: Sequence[str] = ()  # of the stages, in topological order
+        self.readers: list[Callable[[], object]] = []  # bring the counters up to date
+        self._meters: dict[str, Meter] | None = None
+        self.edges: dict[tuple[str, str], Buffer] = {}  # those with a buffer
         self.unrouted: dict[str, int] = {}  # what matched no route, by the stage that it left
         self.workers: list[Any] = []  # pumps with .parked and .holding()
         self.holders: list[Callable[[], str | None]] = []
@@ -131,11 +135,20 @@ class Scope:
         if not task.cancelled():
             task.exception()
 
-    def meter(self, stage: str, stage_type: Any = None) -> Meter:
-        """The counters of a stage."""
-        meter = self.meters[stage] = Meter(self.config.metrics)
-        self.stages[stage] = stage_type
-        return meter
+    @property
+    def meters(self) -> dict[str, Meter]:
+        """The counters of all stages, up to date; made when somebody asks first."""
+        meters = self._meters
+        if meters is None:
+            timed = self.config.metrics
+            meters = self._meters = {name: Meter(timed) for name in self.names}
+        return meters
+
+    def refresh(self) -> dict[str, Meter]:
+        """The counters, with what fused runs and lean loops have counted for them."""
+        for read in self.readers:
+            read()
+        return self.meters
 
     def born(self, element: StreamElement, node: int) -> Any:
         """A control that a stage made, marked with the node that it comes from.

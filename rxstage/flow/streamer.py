@@ -29,7 +29,7 @@ class _Streamer:
         assert scope.loop is not None
         self.callback, self.function, self.scope, self.buffer, self.down = callback, function, scope, buffer, down
         self.name = callback.name
-        self.meter = scope.meter(callback.name, callback.stage_type)
+        self.meter = scope.meters[callback.name]
         self.arrived = Gate(scope.loop)
         self.opened = Gate(scope.loop)
         self.handed: StreamElement | None = None  # a control that has not been passed on yet
@@ -73,7 +73,7 @@ class _Streamer:
                 raise StopAsyncIteration
             if self.arrived.waiting:
                 raise RuntimeError(f"stage {self.name!r} asks for the next element twice at the same time")
-            buffer.wake = self.arrived.wake
+            buffer.park(self.arrived.wake)
             self.reader = asyncio.current_task()
             await self.arrived.wait()
         element = queue.popleft()
@@ -126,7 +126,7 @@ class _Streamer:
         self.down.done()
         while not self.buffer.ended:  # it ended before its input: what still comes is dropped
             self.buffer.clear()
-            self.buffer.wake = self.arrived.wake
+            self.buffer.park(self.arrived.wake)
             await self.arrived.wait()
 
     async def _pump(self, items: AsyncIterator[Any], policy: ErrorPolicy, tries: int) -> bool:
@@ -187,7 +187,7 @@ def open_streamer(callback: Callback, function: Callable[..., Any], scope: Scope
     """The node of a function over the whole stream."""
     streamer = _Streamer(callback, function, scope, buffer, down)
     scope.spawn(streamer.work(), callback.name)
-    return Port(buffer.push, buffer.control, buffer.done, buffer.valve)
+    return buffer.port()
 
 
 # ------------------------------------------------------------------------------------------ producers
@@ -200,7 +200,7 @@ class _Generator:
         assert scope.loop is not None
         self.callback, self.function, self.scope, self.down = callback, function, scope, down
         self.name = callback.name
-        self.meter: Meter = scope.meter(callback.name, callback.stage_type)
+        self.meter: Meter = scope.meters[callback.name]
         self.opened = Gate(scope.loop)
         self.open_ends = 2
         self.stopping = False

@@ -40,6 +40,9 @@ class Valve:
 
     def close(self, closer: object) -> None:
         """Close for `closer`."""
+        if not self._upstream:
+            self.closers.add(closer)
+            return
         pending = [(self, closer)]
         while pending:
             valve, who = pending.pop()
@@ -49,6 +52,14 @@ class Valve:
 
     def open(self, closer: object) -> None:
         """Take `closer` back; wakes the pumps where nobody else keeps it closed."""
+        if not self._upstream:
+            closers = self.closers
+            if closer in closers:
+                closers.discard(closer)
+                if not closers:
+                    for wake in self.wakers:
+                        wake()
+            return
         pending = [(self, closer)]
         opened: list[Valve] = []
         while pending:
@@ -60,7 +71,7 @@ class Valve:
                 opened.append(valve)
                 pending.extend((upstream, valve) for upstream in valve._upstream)
         for valve in opened:
-            for wake in tuple(valve.wakers):
+            for wake in valve.wakers:
                 wake()
 
     def __repr__(self) -> str:

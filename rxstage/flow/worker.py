@@ -47,7 +47,7 @@ class Gate:
     @property
     def waiting(self) -> bool:
         """Whether somebody waits here."""
-        return self._future is not None
+        return self._future is not None and not self._future.done()
 
     def wake(self) -> None:
         """Let go whoever waits."""
@@ -55,19 +55,15 @@ class Gate:
         if future is not None and not future.done():
             future.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait for the next wake-up."""
+    def wait(self) -> asyncio.Future[None]:
+        """What to await for the next wake-up."""
         self._future = future = self._loop.create_future()
-        try:
-            await future
-        finally:
-            if self._future is future:
-                self._future = None
+        return future
 
 
 def open_worker(callback: Callback, scope: Scope, buffer: Buffer, down: Port) -> Port:
     """The node of a callback that is asynchronous, threaded, timed, concurrent or interruptible."""
-    meter = scope.meter(callback.name, callback.stage_type)
+    meter = scope.meters[callback.name]
     call = _Call(callback, scope, meter)
     if callback.concurrency == 1 and not callback.interruptible:
         return _Sequential(call, scope, buffer, down).port()
@@ -218,7 +214,6 @@ class _Sequential:
         self.arrived = Gate(scope.loop)
         self.opened = Gate(scope.loop)
         self.epoch = 0
-        self.busy: StreamElement | None = None
 
     def port(self) -> Port:
         down, buffer, scope = self.down, self.buffer, self.scope
@@ -226,8 +221,9 @@ class _Sequential:
         buffer.on_interrupt = self._interrupted
         scope.workers.append(self)
         scope.holders.append(self.holding)
-        scope.spawn(self._work(), self.name)
-        return Port(buffer.push, buffer.control, buffer.done, buffer.valve)
+        plain = self.call.plain and self.call.meter.times is None
+        scope.spawn(self._work_plain() if plain else self._work(), self.name)
+        return buffer.port()
 
     @property
     def parked(self) -> bool:
@@ -236,20 +232,76 @@ class _Sequential:
 
     def holding(self) -> str | None:
         """What it holds, in words."""
-        return describe(self.name, self.buffer, 1 if self.busy is not None else 0, self.opened.waiting)
+        return describe(self.name, self.buffer, int(not self.parked), self.opened.waiting)
 
     def _interrupted(self, element: StreamElement) -> None:
         self.epoch += 1
         self.down.control(element)
+
+    async def _work_plain(self) -> None:
+        """`_work` for a function of every element whose errors end the execution: the usual case, and lean."""
+        buffer, down, callback, meter, scope = self.buffer, self.down, self.call.callback, self.call.meter, self.scope
+        queue, closers, push, function = buffer.queue, down.valve.closers, down.push, self.call.function
+        take, select, parked, arrived = buffer.queue.popleft, callback.select, buffer.park, self.arrived
+        behind = down.buffer  # filled right here, where a buffer follows at once
+        append, depth = (behind.queue.append, behind.queue.__len__) if behind is not None else (_never, len)
+        everything, bare = select.everything, select.form == "element"
+        received = emitted = 0
+
+        def read() -> None:
+            meter.received, meter.emitted = received, emitted
+
+        scope.readers.append(read)
+        while True:
+            while not queue:
+                if buffer.ended:
+                    down.done()
+                    return
+                parked(arrived.wake)
+                await arrived.wait()
+            element = take()
+            if buffer.full:
+                buffer.reopen()
+            if element.__class__ is not StreamElement:
+                down.control(element)
+            elif everything or select.takes(element):
+                received += 1
+                epoch = self.epoch
+                try:
+                    result = await function(element if bare else select.argument(element))
+                    if result.__class__ is not StreamElement:
+                        result = settle(callback, scope, element, result)
+                except CAUGHT as error:
+                    if isinstance(error, asyncio.CancelledError) and was_asked_for(scope):
+                        raise
+                    meter.errors += 1
+                    raise callback.failed(error, element) from error
+                if epoch == self.epoch:  # else its turn was interrupted meanwhile
+                    if result.__class__ is StreamElement:
+                        emitted += 1
+                        if behind is None:
+                            push(result)
+                        else:
+                            append(result)
+                            if depth() >= behind.trigger:
+                                behind.crossed(result)
+                    elif result is not DROP:
+                        down.control(result)
+            else:
+                received += 1
+                emitted += 1
+                push(element)
+            if closers:
+                meter.stalls += 1
+                while closers:
+                    await self.opened.wait()
 
     async def _work(self) -> None:
         buffer, down, call = self.buffer, self.down, self.call
         queue, closers = buffer.queue, down.valve.closers
         push, control = down.push, down.control
         callback, meter, scope = call.callback, call.meter, self.scope
-        function, run = call.function, call.run
-        everything, takes, argument = callback.select.everything, callback.select.takes, callback.select.argument
-        bare = callback.select.form == "element"
+        run, everything, takes = call.run, callback.select.everything, callback.select.takes
         sink = callback.kind is Kind.SINK
         times = meter.times
         seen = 0
@@ -257,7 +309,7 @@ class _Sequential:
             if not queue:
                 if buffer.ended:
                     break
-                buffer.wake = self.arrived.wake
+                buffer.park(self.arrived.wake)
                 await self.arrived.wait()
                 continue
             element = queue.popleft()
@@ -273,27 +325,15 @@ class _Sequential:
                         push(element)
                 else:
                     epoch = self.epoch
-                    self.busy = element
                     seen += 1
                     begin = perf_counter() if times is not None and (seen <= BATCH or not seen % BATCH) else 0.0
-                    if call.plain:
-                        try:
-                            result = await function(element if bare else argument(element))
-                            if result.__class__ is not StreamElement:
-                                result = settle(callback, scope, element, result)
-                        except CAUGHT as error:
-                            if isinstance(error, asyncio.CancelledError) and was_asked_for(scope):
-                                raise
-                            meter.errors += 1
-                            raise callback.failed(error, element) from error
-                    elif call.lasting:
+                    if call.lasting:
                         await self._stream(element, epoch)
                         result = DROP
                     else:
                         result = await run(element)
                     if begin:
                         times.add(perf_counter() - begin)  # type: ignore[union-attr]
-                    self.busy = None
                     if epoch != self.epoch:
                         pass  # late: the turn that it belongs to was interrupted
                     elif result.__class__ is StreamElement:
@@ -340,6 +380,10 @@ class _Sequential:
         while self.down.valve.closers:
             await self.opened.wait()
         meter.stalled += self.scope.clock() - begin
+
+
+def _never(_: object) -> None:
+    raise AssertionError("no buffer follows")
 
 
 def describe(name: str, buffer: Buffer, busy: int, waiting: bool) -> str | None:
@@ -395,7 +439,7 @@ class _Concurrent:
         scope.workers.append(self)
         scope.holders.append(self.holding)
         scope.spawn(self._work(), self.name)
-        return Port(buffer.push, buffer.control, buffer.done, buffer.valve)
+        return buffer.port()
 
     @property
     def parked(self) -> bool:
@@ -432,7 +476,7 @@ class _Concurrent:
             if not queue:
                 if buffer.ended:
                     break
-                buffer.wake = self.arrived.wake
+                buffer.park(self.arrived.wake)
                 await self.arrived.wait()
                 continue
             while len(self.window) >= self.limit:

@@ -8,7 +8,7 @@ depth of the graph is a depth of the call stack.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from rxstage.element import StreamElement
@@ -17,7 +17,7 @@ from rxstage.events import StageCompleted, StageStarted
 from rxstage.flow.buffer import Buffer
 from rxstage.flow.callback import CAUGHT, Callback, Kind, bind
 from rxstage.flow.fan import Branch, FanIn, fan_out
-from rxstage.flow.fuse import fuse
+from rxstage.flow.fuse import FusedRun
 from rxstage.flow.operator import open_operator
 from rxstage.flow.port import Port
 from rxstage.flow.pump import Trampoline, open_pump
@@ -41,7 +41,7 @@ class Plan:
 
     Attributes:
         nodes: in topological order, the entry first, the exit last.
-        runs: callbacks of each fused run, by the index of its first node.
+        runs: the fused runs, by the index of their first node.
         asynchronous: whether it needs a loop.
         has_operators: whether something in it may emit by itself, from a timer for instance.
     """
@@ -54,12 +54,14 @@ class Plan:
             link.edge is not None and link.edge.has_options for node in self.nodes for link in node.outward
         )
         self.has_operators = any(node.shape is Shape.OPERATOR for node in self.nodes)
-        self.runs: dict[int, list[Node]] = {}
+        self.runs: dict[int, FusedRun] = {}
+        self.last: dict[int, Node] = {}  # the last node of each run
         self.inside: set[int] = set()  # nodes that are part of a run that begins before them
         self.broken: set[Link] = set()  # links at which a push is broken up
         self._reaches: dict[int, dict[int, frozenset[int]]] = {}
         self.leaves = self._leaves()
         self.names = [node.name for node in self.nodes if node.callback is not None]
+        self.links = tuple((n.name, link.target.name) for n in self.nodes for link in n.outward if not link.mute)
         self._cut_runs()
         self._break_depth()
         self._find_pumps()
@@ -97,7 +99,8 @@ class Plan:
                     break
                 run.append(after)
                 self.inside.add(after.index)
-            self.runs[node.index] = run
+            self.runs[node.index] = FusedRun([_callback(each) for each in run], self.graph.config.metrics)
+            self.last[node.index] = run[-1]
 
     def _find_pumps(self) -> None:
         for node in self.nodes:
@@ -177,7 +180,7 @@ class _Wiring:
 
     def wire(self, out: Port) -> Port:
         plan, scope = self.plan, self.scope
-        scope.meters = dict.fromkeys(plan.names)  # type: ignore[arg-type]  # filled from the end, read from the start
+        scope.names, scope.links = plan.names, plan.links
         self.ports[plan.exit.index] = out
         for node in reversed(plan.nodes[:-1]):
             if node.index not in plan.inside:
@@ -193,11 +196,8 @@ class _Wiring:
         scope = self.scope
         run = self.plan.runs.get(node.index)
         if run is not None:
-            down = self._behind(run[-1])
-            callbacks = [_callback(each) for each in run]
-            self.ports[node.index] = fuse(callbacks, scope, self._told(down, callbacks))
-            for before, after in zip(run, run[1:], strict=False):
-                self._edge(before.name, after.name, None)
+            down = self._behind(self.plan.last[node.index])
+            self.ports[node.index] = run.open(scope, self._told(down, run.callbacks))
             return
         down = self._behind(node)
         if node.callback is None:
@@ -216,7 +216,7 @@ class _Wiring:
             port = open_worker(callback, scope, self._buffer_before(node), down)
         self.ports[node.index] = port
 
-    def _told(self, down: Port, callbacks: list[Callback]) -> Port:
+    def _told(self, down: Port, callbacks: Sequence[Callback]) -> Port:
         """The same port, but the end of the stages before it is announced."""
         scope = self.scope
         if scope.listener is None:
@@ -225,7 +225,7 @@ class _Wiring:
 
         def done() -> None:
             for callback in callbacks:
-                meter = scope.meters[callback.name].refresh()
+                meter = scope.refresh()[callback.name]
                 scope.tell(
                     StageCompleted,
                     stage=callback.name,
@@ -309,8 +309,6 @@ class _Wiring:
             else:
                 buffer = self._buffer(link)
                 port = open_pump(scope, buffer, port)
-        if not link.mute:
-            self._edge(link.source.name, target.name, None)
         return port
 
     def _buffer_before(self, node: Node) -> Buffer:
@@ -338,9 +336,8 @@ class _Wiring:
         self._edge(link.source.name, link.target.name, buffer)
         return buffer
 
-    def _edge(self, source: str, target: str, buffer: Buffer | None) -> None:
-        if buffer is not None or (source, target) not in self.scope.edges:
-            self.scope.edges[source, target] = buffer
+    def _edge(self, source: str, target: str, buffer: Buffer) -> None:
+        self.scope.edges[source, target] = buffer
 
 
 def _ignore(element: StreamElement) -> None:

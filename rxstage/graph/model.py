@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct
 
 from rxstage.config import Overflow, PipelineConfig
 
@@ -20,8 +22,7 @@ Rule: TypeAlias = type | tuple[type, ...] | Callable[[Any], Any]
 EdgeKind: TypeAlias = str
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Struct, frozen=True):
     """One edge of a graph.
 
     Args:
@@ -72,13 +73,8 @@ class Graph:
         self.stages: Mapping[str, Stage] = MappingProxyType(dict(stages))
         self.edges: tuple[Edge, ...] = tuple(edges)
         self.config = config or PipelineConfig()
-        incoming: dict[str, list[Edge]] = {stage: [] for stage in self.stages}
-        outgoing: dict[str, list[Edge]] = {stage: [] for stage in self.stages}
-        for edge in self.edges:
-            outgoing[edge.source].append(edge)
-            incoming[edge.target].append(edge)
-        self._incoming = {stage: tuple(edges) for stage, edges in incoming.items()}
-        self._outgoing = {stage: tuple(edges) for stage, edges in outgoing.items()}
+        self._incoming: dict[str, list[Edge]] | None = None  # by name, where there are some; made when asked for
+        self._outgoing: dict[str, list[Edge]] | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -88,33 +84,60 @@ class Graph:
     @property
     def roots(self) -> tuple[str, ...]:
         """Stages without an incoming edge: they read the input."""
-        return tuple(stage for stage, edges in self._incoming.items() if not edges)
+        entered = {edge.target for edge in self.edges}
+        return tuple(stage for stage in self.stages if stage not in entered)
 
     @property
     def leaves(self) -> tuple[str, ...]:
         """Stages without an outgoing edge: all but sinks feed the output."""
-        return tuple(stage for stage, edges in self._outgoing.items() if not edges)
+        left = {edge.source for edge in self.edges}
+        return tuple(stage for stage in self.stages if stage not in left)
 
     def incoming(self, stage: str) -> tuple[Edge, ...]:
-        """Edges that enter a stage."""
-        return self._incoming[stage]
+        """Edges that enter a stage.
+
+        Raises:
+            KeyError: there is no stage of that name.
+        """
+        if self._incoming is None:
+            self._incoming = _by_name(self.edges, "target")
+        return self._of(stage, self._incoming)
 
     def outgoing(self, stage: str) -> tuple[Edge, ...]:
-        """Edges that leave a stage, in the order in which they are served."""
-        return self._outgoing[stage]
+        """Edges that leave a stage, in the order in which they are served.
+
+        Raises:
+            KeyError: there is no stage of that name.
+        """
+        if self._outgoing is None:
+            self._outgoing = _by_name(self.edges, "source")
+        return self._of(stage, self._outgoing)
+
+    def _of(self, stage: str, edges: Mapping[str, Sequence[Edge]]) -> tuple[Edge, ...]:
+        if stage not in self.stages:
+            raise KeyError(f"pipeline {self.name!r} has no stage {stage!r}; its stages are listed in graph.nodes")
+        return tuple(edges.get(stage, ()))
 
     def order(self) -> tuple[str, ...]:
         """Stages in topological order, in declaration order where that is free."""
-        waiting = {stage: len(edges) for stage, edges in self._incoming.items()}
-        ready = [stage for stage, count in waiting.items() if not count]
-        result: list[str] = []
-        for stage in ready:
-            result.append(stage)
-            for edge in self._outgoing[stage]:
+        waiting = Counter(edge.target for edge in self.edges)
+        result = list(self.roots)
+        for stage in result:
+            for edge in self.outgoing(stage):
                 waiting[edge.target] -= 1
                 if not waiting[edge.target]:
-                    ready.append(edge.target)
+                    result.append(edge.target)
         return tuple(result)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graph, (self.name, dict(self.stages), self.edges, self.config)
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.stages)} stages, {len(self.edges)} edges)"
+
+
+def _by_name(edges: Iterable[Edge], end: str) -> dict[str, list[Edge]]:
+    result: dict[str, list[Edge]] = {}
+    for edge in edges:
+        result.setdefault(getattr(edge, end), []).append(edge)
+    return result

@@ -1,0 +1,1 @@
+"""What an execution lets be seen: events, logs, metrics, traces."""
