@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict, model_validator
 
 __all__ = ["ErrorPolicy", "Fallback", "OnError", "Overflow", "PipelineConfig", "Retry"]
 
@@ -28,21 +28,33 @@ class PipelineConfig(BaseModel):
         max_concurrent_executions: how many may run at once; a further one waits for its turn.
         hot_source_limit: elements held for a source that can be neither pulled nor blocked.
         metrics: measure processing times (quantiles).
-        tracing: record which stage held an element, from when to when.
+        tracing: reserved for records of which stage held an element, from when to when; True is refused so far.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    buffer_size: int = Field(16, ge=1)
+    buffer_size: int = 16
     overflow: Overflow = "wait"
     priority_queue: bool = False
-    execution_timeout: float | None = Field(None, gt=0)
-    idle_timeout: float | None = Field(None, gt=0)
-    shutdown_timeout: float = Field(10.0, gt=0)
-    max_concurrent_executions: int | None = Field(None, ge=1)
-    hot_source_limit: int = Field(1024, ge=1)
+    execution_timeout: float | None = None
+    idle_timeout: float | None = None
+    shutdown_timeout: float = 10.0
+    max_concurrent_executions: int | None = None
+    hot_source_limit: int = 1024
     metrics: bool = False
     tracing: bool = False
+
+    @model_validator(mode="after")
+    def _in_range(self) -> PipelineConfig:
+        for name in ("buffer_size", "max_concurrent_executions", "hot_source_limit"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count!r}")
+        for name in ("execution_timeout", "idle_timeout", "shutdown_timeout"):
+            if (seconds := getattr(self, name)) is not None and not seconds > 0:
+                raise ValueError(f"{name} is in seconds and must be above 0, got {seconds!r}")
+        if self.tracing:
+            raise ValueError("tracing=True is not available yet; metrics=True measures times per stage")
+        return self
 
     def with_(self, **changes: Any) -> PipelineConfig:
         """A copy with some fields changed, validated.
@@ -53,15 +65,13 @@ class PipelineConfig(BaseModel):
         return PipelineConfig(**{**self.model_dump(), **changes})
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
+class Fallback(Struct, frozen=True):
     """Error policy: an element whose stage raised goes to `stage` instead, a stage of one element at a time."""
 
     stage: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """Error policy: try again.
 
     Args:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["ControlElement", "Metadata", "StreamElement"]
+__all__ = ["ControlElement", "Metadata", "StreamElement", "stamped"]
 
 _T = TypeVar("_T")
 
@@ -311,3 +311,16 @@ def _blank(kind: type) -> StreamElement:
 
 _BLANKS: Final = {kind: _blank(kind) for kind in CONTENT_KINDS | CONTROL_KINDS}
 _PLAIN: Final = _BLANKS[Text]
+
+
+def stamped(value: Any, sequence: int, timestamp: float) -> StreamElement:
+    """`StreamElement.of(value)` as it enters an execution: numbered, with its time [s], in one copy."""
+    kind = value.__class__
+    if kind is StreamElement:
+        return _replace(value, sequence=sequence, timestamp=timestamp)
+    if kind is ControlElement:
+        return _replace(value, sequence=sequence, timestamp=timestamp, origin=0)
+    if kind is not str:
+        value = content_of(value)
+        return _replace(_BLANKS[value.__class__], content=value, sequence=sequence, timestamp=timestamp)
+    return _replace(_PLAIN, content=Text(value), sequence=sequence, timestamp=timestamp)

@@ -69,7 +69,7 @@ class GraphError(RxStageError):
         super().__init__(f"the graph has {len(self.problems)} problem(s):{lines}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GraphError, (self.problems,)
+        return GraphError, (self.problems,), self.__dict__
 
 
 class StageError(RxStageError):
@@ -94,7 +94,7 @@ class StageError(RxStageError):
         super().__init__(f"stage {stage!r}{kind} failed{on}: {what}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StageError, (self.stage, self.stage_type, self.element, self.__cause__)
+        return StageError, (self.stage, self.stage_type, self.element, self.__cause__), self.__dict__
 
 
 class PipelineTimeout(RxStageError, TimeoutError):
@@ -122,7 +122,7 @@ class StallError(RxStageError):
         self._message = message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StallError, (self._message, self.holders)
+        return StallError, (self._message, self.holders), self.__dict__
 
 
 class ShutdownTimeout(PipelineTimeout):
@@ -134,7 +134,7 @@ class ShutdownTimeout(PipelineTimeout):
         self._message = message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShutdownTimeout, (self._message, self.left)
+        return ShutdownTimeout, (self._message, self.left), self.__dict__
 
 
 class ExecutionCancelled(RxStageError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
+import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Execution"]
 
-_PREFIX: Final = secrets.token_hex(4)
+_PREFIX: Final = os.urandom(4).hex()
 _NUMBER: Final = itertools.count(1)
 
 

@@ -74,7 +74,7 @@ class Stage(BaseModel):
         emits: content types it makes; empty is any.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid", ignored_types=(property,))
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid", defer_build=True)
 
     type: ClassVar[StageType] = StageType.TRANSFORM
     accepts: ClassVar[tuple[Any, ...]] = ()

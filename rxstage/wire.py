@@ -26,7 +26,6 @@ checked throughout: nothing is imported, and only registered classes are made.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import datetime as dt
 import inspect
@@ -35,6 +34,7 @@ import sys
 import threading
 import traceback
 import typing
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -66,7 +66,7 @@ from rxstage.content import (
     Usage,
     Video,
 )
-from rxstage.element import ControlElement, StreamElement
+from rxstage.element import ControlElement, Metadata, StreamElement
 from rxstage.errors import RxStageError
 from rxstage.priority import Priority
 
@@ -91,6 +91,8 @@ _P = ParamSpec("_P")
 
 _VERSION: Final = 1
 _DEPTH: Final = 100
+_NOTHING: Final = Metadata()
+_make: Final[Any] = StreamElement  # whose metaclass takes more than a type checker knows
 
 
 class WireError(RxStageError):
@@ -132,10 +134,8 @@ def _guarded(function: Callable[_P, _T]) -> Callable[_P, _T]:
         except WireError:
             raise
         except Exception as error:
-            doing = function.__name__.partition("_")[0]
-            text = str(error)[:500]
-            where = "this element has no wire form" if doing == "to" else "this is no wire form of an element"
-            raise WireError(f"{where}: {type(error).__name__}: {text}") from error
+            what = "no wire form of this" if function.__name__.startswith("to_") else "malformed wire form"
+            raise WireError(f"{what}: {type(error).__name__}: {str(error)[:500]}") from error
 
     return guarded
 
@@ -332,9 +332,9 @@ def _field_check(cls: type, names: tuple[str, ...]) -> Callable[[Any], Any]:
     hints = _hints(cls)
     config = ConfigDict(strict=True, arbitrary_types_allowed=True)
     try:
-        fields = TypedDict("Fields", {name: hints.get(name, Any) for name in names}, total=False)  # type: ignore[operator]
+        fields: Any = TypedDict("Fields", {name: hints.get(name, Any) for name in names}, total=False)  # type: ignore[misc]
         return TypeAdapter(fields, config=config).validate_python
-    except Exception:  # noqa: BLE001  # an annotation that means nothing to pydantic: its class checks, or nobody
+    except Exception:  # an annotation that means nothing to pydantic: its class checks, or nobody
         return lambda fields: fields
 
 
@@ -371,14 +371,14 @@ def _model_codec(cls: Any, name: str) -> _Codec:
 
 def _codec(table: Mapping[Any, _Codec], key: Any) -> _Codec | None:
     codec = table.get(key)
-    if codec is None and _UNREAD:
-        with _LOCK:
+    if codec is None:
+        with _LOCK:  # another thread may be reading the annotations that bring it
             while _UNREAD:
                 for cls in _declared(_UNREAD.pop()):
                     if cls not in _CODECS:
-                        with suppress(WireError):
+                        with suppress(Exception):
                             register(cls)
-        codec = table.get(key)
+            codec = table.get(key)
     return codec
 
 
@@ -388,7 +388,8 @@ def _declared(cls: type) -> Iterator[type]:
     while hints:
         hint = hints.pop()
         hints.extend(typing.get_args(hint))
-        hints.append(typing.get_origin(hint))
+        if (origin := typing.get_origin(hint)) is not None:
+            hints.append(origin)
         if isinstance(hint, type):
             yield hint
 
@@ -398,7 +399,7 @@ def _hints(cls: Any) -> dict[str, Any]:
         return {name: field.annotation for name, field in cls.model_fields.items()}
     try:
         return typing.get_type_hints(cls, include_extras=True)
-    except Exception:  # noqa: BLE001  # names that cannot be resolved from here
+    except Exception:  # names that cannot be resolved from here
         return {}
 
 
@@ -489,7 +490,7 @@ def _bytes_in(tree: Any, _: int) -> bytes:
         return tree
     if type(tree) is not str:
         raise WireError(f"expected bytes or base64, got {_path(type(tree))}")
-    return base64.b64decode(tree, validate=True)
+    return a2b_base64(tree, strict_mode=True)
 
 
 def _int_in(tree: Any, _: int) -> int:
@@ -514,7 +515,7 @@ def _collection_in(tree: Any, depth: int) -> Any:
 
 def _dict_in(tree: Any, depth: int) -> dict[Any, Any]:
     pairs = _list_in(tree["value"], depth)
-    items = {key: value for key, value in pairs}  # noqa: C416  # a pair of another length is refused
+    items = dict(pairs)
     if len(items) != len(pairs) or not all(type(pair) is list for pair in pairs):
         raise WireError("a mapping holds pairs, and no key twice")
     return items
@@ -576,16 +577,23 @@ def _contents_in(tree: Any, depth: int) -> tuple[Any, ...]:
     return tuple([_content_in(part, depth + 1) for part in tree])
 
 
+def _calls_in(tree: Any, depth: int) -> tuple[ToolCall, ...]:
+    calls = _contents_in(tree, depth)
+    if not all(type(call) is ToolCall for call in calls):
+        raise WireError("the tool calls of a message are contents of the kind 'tool_call'")
+    return calls
+
+
 def _error_out(error: BaseException, _: int) -> dict[str, str]:
     if isinstance(error, RemoteError):
         fields = {"type": error.type, "message": error.message, "traceback": error.traceback}
     else:
         try:
             message = str(error)
-        except Exception as broken:  # noqa: BLE001  # a failure travels, however broken
+        except Exception as broken:  # a failure travels, however broken its exception is
             message = f"<str() raised {type(broken).__name__}>"
-        text = "".join(traceback.format_exception(error))
-        fields = {"type": type(error).__name__, "message": message, "traceback": text}
+        formatted = "".join(traceback.format_exception(error))
+        fields = {"type": type(error).__name__, "message": message, "traceback": formatted}
     return {name: text.encode("utf-8", "backslashreplace").decode() for name, text in fields.items()}
 
 
@@ -596,6 +604,12 @@ def _error_in(tree: Any, _: int) -> RemoteError:
     return RemoteError(**tree)
 
 
+def _named(table: Mapping[str, _T], name: Any) -> _T:
+    if type(name) is not str or name not in table:
+        raise WireError(f"{str(name)[:50]!r} is none of {', '.join(table)}")
+    return table[name]
+
+
 class _Field(NamedTuple):
     """How a field of a content travels: what it must be, on both sides, and what it becomes."""
 
@@ -604,6 +618,7 @@ class _Field(NamedTuple):
     read: Callable[[Any, int], Any] = _value_in
 
 
+_FORMATS: Final = {format.value: format for format in AudioFormat}
 _STR: Final = _Field(str)
 _INT: Final = _Field(int)
 _FLOAT: Final = _Field((float, int))
@@ -619,7 +634,7 @@ _KINDS: Final[dict[str, tuple[type, dict[str, _Field]]]] = {
             "samples": _BYTES,
             "sample_rate": _INT,
             "channels": _INT,
-            "format": _Field(AudioFormat, lambda value, _: value.value, lambda tree, _: AudioFormat(tree)),
+            "format": _Field(AudioFormat, lambda value, _: value.value, lambda tree, _: _named(_FORMATS, tree)),
         },
     ),
     "video": (Video, {"data": _BYTES, "mime_type": _STR, "width": _INT, "height": _INT, "duration": _FLOAT}),
@@ -633,7 +648,7 @@ _KINDS: Final[dict[str, tuple[type, dict[str, _Field]]]] = {
             "role": _STR,
             "parts": _CONTENTS,
             "name": _Field((str, NoneType)),
-            "tool_calls": _CONTENTS,
+            "tool_calls": _Field(tuple, _contents_out, _calls_in),
             "usage": _Field(
                 (Usage, NoneType),
                 lambda usage, depth: None if usage is None else _fields_out(usage, depth),
@@ -654,8 +669,11 @@ _BUILT_IN: Final = frozenset({*_SCALARS, list, dict, tuple, set, frozenset, *_SP
 
 
 def _content_out(content: Any, depth: int) -> dict[str, Any]:
-    if type(content) not in _CARRIED:
-        raise WireError(f"{_path(type(content))} is no content; StreamElement.of puts a value into Data")
+    kind = type(content)
+    if kind is Text and type(content.text) is str and depth <= _DEPTH:  # by far the most frequent
+        return {"kind": "text", "text": content.text}
+    if kind not in _CARRIED:
+        raise WireError(f"{_path(kind)} is no content; StreamElement.of puts a value into Data")
     return _fields_out(content, depth)
 
 
@@ -686,27 +704,19 @@ def _fields_in(expected: str | None, tree: Any, depth: int) -> Any:
     cls, fields = _KINDS[kind]
     values = {}
     for name, item in tree.items():
-        if name == "kind":
-            continue
-        if name not in fields:
+        field = fields.get(name)
+        if field is not None:
+            value = values[name] = field.read(item, depth)
+            if not isinstance(value, field.types):
+                raise WireError(f"{name!r} of {kind} cannot be of type {_path(type(value))}")
+        elif name != "kind":
             raise WireError(f"{kind} has no field {str(name)[:50]!r}")
-        field = fields[name]
-        value = values[name] = field.read(item, depth)
-        if not isinstance(value, field.types):
-            raise WireError(f"{name!r} of {kind} cannot be of type {_path(type(value))}")
     return cls(**values)
 
 
 _PRIORITIES: Final = {priority.name.lower(): priority for priority in Priority}
 _PRIORITY_NAMES: Final = tuple(_PRIORITIES)  # by number
-_ENVELOPE: Final[dict[str, Any]] = {
-    "metadata": dict,
-    "priority": str,
-    "sequence": int,
-    "timestamp": (float, int),
-    "source": str,
-    "origin": int,
-}
+_DOCUMENT_KEYS: Final = {"rxstage", "content", "metadata", "priority", "sequence", "timestamp", "source", "origin"}
 
 
 def _element_out(element: Any, depth: int) -> dict[str, Any]:
@@ -723,7 +733,7 @@ def _element_out(element: Any, depth: int) -> dict[str, Any]:
         "source": _value_out(element.source, depth),
     }
     if kind is ControlElement and element.origin:
-        document["origin"] = _value_out(element.origin, depth)
+        document["origin"] = element.origin
     return document
 
 
@@ -733,21 +743,37 @@ def _element_in(document: Any, depth: int) -> StreamElement:
     version = document["rxstage"]
     if type(version) is not int or version != _VERSION:
         raise WireError(
-            f"wire version {str(version)[:50]} is unknown to this rxstage, which reads {_VERSION}; upgrade the older side"
+            f"wire version {str(version)[:50]} is unknown to this rxstage, which reads {_VERSION}; upgrade one"
         )
-    envelope: dict[str, Any] = {}
-    for name, item in document.items():
-        if name in _ENVELOPE:
-            value = envelope[name] = _value_in(item, depth)
-            if not isinstance(value, _ENVELOPE[name]):
-                raise WireError(f"{name!r} of an element cannot be of type {_path(type(value))}")
-        elif name != "rxstage" and name != "content":
-            raise WireError(f"an element has no field {str(name)[:50]!r}")
-    if "priority" in envelope:
-        envelope["priority"] = _PRIORITIES[envelope["priority"]]
-    element: StreamElement = StreamElement(_content_in(document["content"], depth), **envelope)
-    if "origin" in envelope and type(element) is not ControlElement:
+    if not document.keys() <= _DOCUMENT_KEYS:
+        _known_keys(document, _DOCUMENT_KEYS, "element")
+    get = document.get
+    metadata, sequence, timestamp, origin = (
+        get("metadata", {}),
+        get("sequence", 0),
+        get("timestamp", 0.0),
+        get("origin", 0),
+    )
+    if metadata:
+        metadata = _value_in(metadata, depth)
+    if type(sequence) is dict:
+        sequence = _value_in(sequence, depth)
+    if type(timestamp) is dict:
+        timestamp = _value_in(timestamp, depth)
+    priority = _named(_PRIORITIES, document["priority"]) if "priority" in document else None
+    source = get("source", "")
+    if (
+        type(metadata) is not dict
+        or type(sequence) is not int
+        or type(timestamp) not in (float, int)
+        or type(source) is not str
+        or type(origin) is not int
+    ):
+        raise WireError("metadata, sequence, timestamp, source and origin of an element must be of their types")
+    content = _content_in(document["content"], depth)
+    if origin and type(content) not in CONTROL_KINDS:
         raise WireError("only a control has an 'origin'")
+    element: StreamElement = _make(content, metadata or _NOTHING, priority, sequence, timestamp, source, origin)
     return element
 
 
@@ -772,24 +798,33 @@ def element_schema(cls: type[StreamElement] = StreamElement) -> CoreSchema:
             except WireError as error:
                 raise ValueError(f"no StreamElement (make one with StreamElement.of): {error}") from error
         if not isinstance(value, cls):
-            raise ValueError(f"expected a control, got {type(value.content).__name__}")
+            raise ValueError(  # which pydantic would not take for a finding
+                f"expected a control, got {type(value.content).__name__}"
+            )
         return value
 
-    integer, string = core_schema.int_schema(), core_schema.str_schema()
+    string = core_schema.str_schema()
     anything = core_schema.dict_schema(string, core_schema.any_schema())
+    integer = core_schema.union_schema([core_schema.int_schema(), anything])
     document = core_schema.typed_dict_schema(
         {
             "rxstage": core_schema.typed_dict_field(core_schema.literal_schema([_VERSION])),
             "content": core_schema.typed_dict_field(
                 core_schema.typed_dict_schema(
-                    {"kind": core_schema.typed_dict_field(core_schema.literal_schema(list(_KINDS)))},
+                    {
+                        "kind": core_schema.typed_dict_field(
+                            core_schema.literal_schema([kind for kind, (of, _) in _KINDS.items() if of in _CARRIED])
+                        )
+                    },
                     extra_behavior="allow",
                 )
             ),
             "metadata": core_schema.typed_dict_field(anything, required=False),
             "priority": core_schema.typed_dict_field(core_schema.literal_schema(list(_PRIORITY_NAMES)), required=False),
             "sequence": core_schema.typed_dict_field(integer, required=False),
-            "timestamp": core_schema.typed_dict_field(core_schema.float_schema(), required=False),
+            "timestamp": core_schema.typed_dict_field(
+                core_schema.union_schema([core_schema.float_schema(), anything]), required=False
+            ),
             "source": core_schema.typed_dict_field(string, required=False),
             "origin": core_schema.typed_dict_field(integer, required=False),
         }
@@ -825,5 +860,6 @@ register(dt.timedelta, encode=lambda v: [v.days, v.seconds, v.microseconds], dec
 register(Decimal, encode=str, decode=Decimal)
 register(UUID, encode=str, decode=UUID)
 register(msgspec.UnsetType, encode=lambda _: None, decode=lambda _: msgspec.UNSET)
+register(Metadata, encode=dict, decode=Metadata)
 register(AudioFormat)
 register(Priority)

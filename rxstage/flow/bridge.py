@@ -18,10 +18,10 @@ from msgspec.structs import replace as _replace
 from pydantic import BaseModel
 from reactivex import abc
 
-from rxstage.content import Interrupt
+from rxstage.content import EndOfStream, Failure, Interrupt
 from rxstage.element import StreamElement
 from rxstage.errors import BufferOverflow, StallError
-from rxstage.flow.buffer import BATCH
+from rxstage.flow.buffer import BATCH, survives
 from rxstage.flow.entry import Entry
 from rxstage.flow.scope import Scope
 
@@ -247,27 +247,25 @@ class Inlet(Source):
         elif self.closers or self.waiting or self.delivering:
             self._enqueue(value)
             if len(self.waiting) > self.limit:
-                self._failed(
-                    BufferOverflow(
-                        f"a source that cannot be slowed ran {self.limit} elements ahead (hot_source_limit): it pushes "
-                        f"on the loop's own thread; use a dropping overflow policy, or subscribe_on='thread' for a "
-                        f"cold source"
-                    )
-                )
+                self._failed(self._overflow("on the loop's own thread"))
             elif not self.closers:
                 self._schedule()
         else:
             self._deliver(value)
 
     def finish(self, ending: Callable[[], object]) -> None:
-        """Call `ending` once everything that waits has entered."""
+        """Call `ending` once everything that waits has entered; from now on nothing more does."""
+        with self.room:
+            if self.stopped or self.ending is not None or self.loop.is_closed():
+                return
+            self.ending = ending
+            if self.scheduled:
+                return
+            self.scheduled = True
         if threading.get_ident() == self.thread:
-            self._finish(ending)
+            self.loop.call_soon(self._pump)
         else:
-            with self.room:
-                if self.stopped or self.loop.is_closed():
-                    return
-            self.loop.call_soon_threadsafe(self._finish, ending)
+            self.loop.call_soon_threadsafe(self._pump)
 
     def wake(self) -> None:
         if self.waiting or self.ending is not None:
@@ -280,13 +278,28 @@ class Inlet(Source):
             self.room.notify_all()
 
     def _enqueue(self, value: Any) -> None:
-        if value.__class__ is not StreamElement and getattr(value, "content", None).__class__ is Interrupt:
+        if value.__class__ is not StreamElement and _content(value).__class__ is Interrupt:
+            survivors = [each for each in self.waiting if _outlives(each)]
             self.waiting.clear()  # it overtakes what waits, which belongs to the turn that it ends
-        self.waiting.append(value)
+            self.waiting.append(value)
+            self.waiting.extend(survivors)
+        else:
+            self.waiting.append(value)
+
+    def _overflow(self, where: str) -> BufferOverflow:
+        return BufferOverflow(
+            f"a source that cannot be slowed ran {self.limit} elements ahead (hot_source_limit): it pushes {where}; "
+            f"use a dropping overflow policy, or subscribe_on='thread' for a cold source"
+        )
 
     def _put_blocking(self, value: Any) -> None:
         with self.room:
             while len(self.waiting) >= self.capacity and not self.stopped:
+                if _on_a_loop():  # another loop than ours: no loop is ever blocked
+                    if len(self.waiting) >= self.limit:
+                        self.loop.call_soon_threadsafe(self._failed, self._overflow("on the thread of another loop"))
+                        return
+                    break
                 taken = self.taken
                 if not self.room.wait(_PATIENCE) and taken == self.taken and not self.stopped:
                     error = StallError(
@@ -294,17 +307,12 @@ class Inlet(Source):
                     )
                     self.loop.call_soon_threadsafe(self._failed, error)
                     return
-            if self.stopped:
+            if self.stopped or self.ending is not None:
                 return
             self._enqueue(value)
             if not self.scheduled:
                 self.scheduled = True
                 self.loop.call_soon_threadsafe(self._pump)
-
-    def _finish(self, ending: Callable[[], object]) -> None:
-        if self.ending is None and not self.stopped:
-            self.ending = ending
-            self._schedule()
 
     def _schedule(self) -> None:
         with self.room:
@@ -415,6 +423,26 @@ class _OnThread(Inlet):
         subscription, self.subscription = self.subscription, None
         if subscription is not None:
             subscription.dispose()
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _content(value: Any) -> Any:
+    """The content that a value will have, where that can be a control."""
+    return value.content if isinstance(value, StreamElement) else value
+
+
+def _outlives(value: Any) -> bool:
+    """Whether an interrupt leaves what waits in its place; a raw value is an ordinary element, or a control."""
+    if isinstance(value, StreamElement):
+        return survives(value)
+    return isinstance(value, (BaseException, Failure, EndOfStream, Interrupt))
 
 
 def _pull(iterable: Iterable[Any]) -> Callable[[_OnThread], None]:

@@ -47,7 +47,7 @@ class BufferStatistics(Struct, frozen=True):
 class Buffer:
     """A bounded queue of elements between one region and the reader behind it.
 
-    With `overflow="wait"` it closes its valve at `capacity` and opens it at a quarter of that, so it holds at
+    With `overflow="wait"` it closes its valve at `capacity` and opens it at an eighth of that, so it holds at
     most `capacity - 1` plus the largest burst of one delivery. The other policies never close the valve.
     Controls are never dropped; an `Interrupt` empties it of the turn that it ends.
 
@@ -100,7 +100,7 @@ class Buffer:
         self.on_interrupt: Callable[[StreamElement], object] | None = None
         self.trigger = 1  # the depth at which a push has more to do than to append; 0 while the reader waits
         self._wake: Callable[[], object] | None = None
-        self._low = capacity // 4
+        self._low = capacity // 8
         self._on_drop = on_drop
         self._on_overflow = on_overflow
 
@@ -166,7 +166,7 @@ class Buffer:
 
     def lift(self) -> None:
         """Take whatever still comes, however much: a drain lets out what is in flight, which is bounded."""
-        self.capacity = self._low = capacity // 4
+        self.capacity = self._low = sys.maxsize
         self._set_trigger()
         self.full = False
         self.valve.open(self)

@@ -6,10 +6,10 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.structs import replace as _replace
 
 from rxstage.config import ErrorPolicy, Fallback, Retry
@@ -35,8 +35,7 @@ class Kind(Enum):
     PASS = "pass"  # there is none: the element goes on as it is
 
 
-@dataclass(frozen=True, slots=True)
-class Select:
+class Select(Struct, frozen=True):
     """Which content a callback sees, and as what; the rest passes by it.
 
     Args:
@@ -85,8 +84,7 @@ def kinds_of(declared: tuple[type, ...]) -> tuple[frozenset[type], tuple[type, .
     return frozenset(kinds), tuple(values)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Callback:
+class Callback(Struct, frozen=True, eq=False):
     """A stage's function with all that was declared about it, under the stage's name in this graph."""
 
     name: str

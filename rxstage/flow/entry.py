@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec.structs import replace as _replace
-
 from rxstage.content import EndOfStream
-from rxstage.element import StreamElement
+from rxstage.element import StreamElement, stamped
 from rxstage.flow.port import Port
 from rxstage.flow.scope import Scope
 
@@ -39,21 +37,20 @@ class Entry:
         if self.closed:
             return
         scope = self.scope
-        if value.__class__ is StreamElement and not self.keeps:
-            self.received += 1
-            self.port.push(_replace(value, sequence=scope.next_sequence(), timestamp=scope.clock()))
-            return
-        element = StreamElement.of(value)
-        if element.content.__class__ is EndOfStream:
-            self._on_end()
-            return
-        self.received += 1
-        if not (self.keeps and element.sequence):
-            element = _replace(element, sequence=scope.next_sequence(), timestamp=scope.clock())
-        if element.__class__ is StreamElement:
-            self.port.push(element)
+        if self.keeps:
+            element = StreamElement.of(value)
+            if not element.sequence:
+                element = stamped(element, scope.next_sequence(), scope.clock())
         else:
-            self.port.control(_replace(element, origin=0))
+            element = stamped(value, scope.next_sequence(), scope.clock())
+        if element.__class__ is StreamElement:
+            self.received += 1
+            self.port.push(element)
+        elif element.content.__class__ is EndOfStream:
+            self._on_end()
+        else:
+            self.received += 1
+            self.port.control(element)
 
     def end(self) -> None:
         """Nothing more will come."""

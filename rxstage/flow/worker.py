@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from rxstage.config import Fallback
 from rxstage.content import EndOfTurn
@@ -33,6 +34,15 @@ from rxstage.flow.scope import Scope
 from rxstage.flow.threads import StageThreads
 
 __all__ = ["Gate", "describe", "open_worker", "was_asked_for"]
+
+
+_TURNS: Final = 2  # of the loop that a worker gives its neighbours before it waits in earnest, which costs more
+
+
+@types.coroutine
+def relax() -> Generator[None, None, None]:
+    """Let the loop take one turn: what `asyncio.sleep(0)` does, without its way there."""
+    yield
 
 
 class Gate:
@@ -214,6 +224,7 @@ class _Sequential:
         self.arrived = Gate(scope.loop)
         self.opened = Gate(scope.loop)
         self.epoch = 0
+        self.late = False  # whether what is in the function belongs to a turn that was interrupted meanwhile
 
     def port(self) -> Port:
         down, buffer, scope = self.down, self.buffer, self.scope
@@ -236,6 +247,7 @@ class _Sequential:
 
     def _interrupted(self, element: StreamElement) -> None:
         self.epoch += 1
+        self.late = True
         self.down.control(element)
 
     async def _work_plain(self) -> None:
@@ -244,12 +256,13 @@ class _Sequential:
         queue, closers, push, function = buffer.queue, down.valve.closers, down.push, self.call.function
         take, select, parked, arrived = buffer.queue.popleft, callback.select, buffer.park, self.arrived
         behind = down.buffer  # filled right here, where a buffer follows at once
-        append, depth = (behind.queue.append, behind.queue.__len__) if behind is not None else (_never, len)
+        append, waiting = (behind.queue.append, behind.queue) if behind is not None else (_never, ())
         everything, bare = select.everything, select.form == "element"
-        received = emitted = 0
+        taken = aside = 0  # elements that were taken, and those of them that did not go on
 
         def read() -> None:
-            meter.received, meter.emitted = received, emitted
+            meter.received = taken
+            meter.emitted = taken - aside - (not self.parked and not scope.ended and taken > aside)
 
         scope.readers.append(read)
         while True:
@@ -257,6 +270,11 @@ class _Sequential:
                 if buffer.ended:
                     down.done()
                     return
+                for _ in range(_TURNS):
+                    if not queue:
+                        await relax()
+                if queue or buffer.ended:
+                    continue
                 parked(arrived.wake)
                 await arrived.wait()
             element = take()
@@ -264,35 +282,36 @@ class _Sequential:
                 buffer.reopen()
             if element.__class__ is not StreamElement:
                 down.control(element)
-            elif everything or select.takes(element):
-                received += 1
-                epoch = self.epoch
-                try:
-                    result = await function(element if bare else select.argument(element))
-                    if result.__class__ is not StreamElement:
-                        result = settle(callback, scope, element, result)
-                except CAUGHT as error:
-                    if isinstance(error, asyncio.CancelledError) and was_asked_for(scope):
-                        raise
-                    meter.errors += 1
-                    raise callback.failed(error, element) from error
-                if epoch == self.epoch:  # else its turn was interrupted meanwhile
-                    if result.__class__ is StreamElement:
-                        emitted += 1
-                        if behind is None:
-                            push(result)
-                        else:
-                            append(result)
-                            if depth() >= behind.trigger:
-                                behind.crossed(result)
-                    elif result is not DROP:
-                        down.control(result)
             else:
-                received += 1
-                emitted += 1
-                push(element)
+                taken += 1
+                if everything or select.takes(element):
+                    self.late = False
+                    try:
+                        result = await function(element if bare else select.argument(element))
+                        if result.__class__ is not StreamElement:
+                            result = settle(callback, scope, element, result)
+                    except CAUGHT as error:
+                        if isinstance(error, asyncio.CancelledError) and was_asked_for(scope):
+                            raise
+                        meter.errors += 1
+                        raise callback.failed(error, element) from error
+                else:
+                    result = element
+                if self.late or result.__class__ is not StreamElement:
+                    aside += 1
+                    if not self.late and result is not DROP:
+                        down.control(result)
+                elif behind is None:
+                    push(result)
+                else:
+                    append(result)
+                    if len(waiting) >= behind.trigger:
+                        behind.crossed(result)
             if closers:
                 meter.stalls += 1
+                for _ in range(_TURNS):
+                    if closers:
+                        await relax()
                 while closers:
                     await self.opened.wait()
 

@@ -77,7 +77,9 @@ class Assembly:
         if not name:
             raise ValueError("a pipeline needs a name, got ''; leave it out for 'pipeline'")
         if config is not None and not isinstance(config, PipelineConfig):
-            raise TypeError(f"config must be a PipelineConfig, got {config!r}; write PipelineConfig(buffer_size=32, ...)")
+            raise TypeError(
+                f"config must be a PipelineConfig, got {config!r}; write PipelineConfig(buffer_size=32, ...)"
+            )
         self.name = name
         self.config = config
         self.stages: list[Stage] = []
@@ -117,7 +119,9 @@ class Assembly:
         """Add stages without edges."""
         for stage in stages:
             if isinstance(stage, str):
-                raise TypeError(f"add takes stage objects, got the name {stage!r}; a name does for stages that are there")
+                raise TypeError(
+                    f"add takes stage objects, got the name {stage!r}; a name does for stages that are there"
+                )
             _expect(stage)
         for stage in stages:
             self._ends(stage, "")
@@ -290,7 +294,9 @@ def _rule(rule: Any) -> Rule:
         return rule
     if callable(rule) and not isinstance(rule, Stage):
         if function_flags(rule)[1]:
-            raise TypeError(f"a rule's predicate must be a plain function, got the async {rule!r}; decide in a stage before")
+            raise TypeError(
+                f"a rule's predicate must be a plain function, got the async {rule!r}; decide in a stage before"
+            )
         return rule  # type: ignore[no-any-return]
     raise TypeError(
         f"a rule must be a content type (Text), several ((Text, Audio)) or a predicate of the element, got {rule!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -142,6 +141,8 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
         alike.sort(key=lambda each: -(each[:3] == name[:3]) - (each[-3:] == name[-3:]))
         candidates = alike[:_COMPARED]
     folded = {each.casefold(): each for each in candidates}
+    import difflib  # needed for a mistake only
+
     return next((folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=1)), None)
 
 

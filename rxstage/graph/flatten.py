@@ -14,6 +14,9 @@ from rxstage.stage import Shape, Stage, StageType
 __all__ = ["Link", "Node", "flatten", "test_of"]
 
 
+_ASYNCHRONOUS = (Shape.STREAM, Shape.PRODUCER)
+
+
 class Node:
     """One stage, or a junction: the input or output of a pipeline.
 
@@ -22,12 +25,26 @@ class Node:
         name: qualified name.
         callback: its function, None for a junction.
         shape: how it is run, None for a junction.
+        fused: whether it can be part of a fused run.
+        asynchronous: whether it needs a loop.
         inward, outward: its links.
         pumps: which nodes push into it, through synchronous nodes only; one pump means that copies of a
             control arrive together.
     """
 
-    __slots__ = ("callback", "config", "index", "inward", "name", "outward", "pumps", "shape", "stage")
+    __slots__ = (
+        "asynchronous",
+        "callback",
+        "config",
+        "fused",
+        "index",
+        "inward",
+        "name",
+        "outward",
+        "pumps",
+        "shape",
+        "stage",
+    )
 
     def __init__(self, name: str, stage: Stage | None, config: PipelineConfig) -> None:
         self.name = name
@@ -35,20 +52,20 @@ class Node:
         self.config = config
         self.index = -1
         self.callback: Callback | None = None
+        self.fused = False
+        self.asynchronous = False
         self.shape: Shape | None = None if stage is None else stage.shape
         self.inward: list[Link] = []
         self.outward: list[Link] = []
         self.pumps: frozenset[int] = frozenset()
 
-    @property
-    def fused(self) -> bool:
-        """Whether it can be part of a fused run."""
-        return self.shape is Shape.ELEMENT and self.callback is not None and self.callback.fusible
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether it needs a loop."""
-        return self.shape in (Shape.STREAM, Shape.PRODUCER) or (self.shape is Shape.ELEMENT and not self.fused)
+    def number(self, index: int) -> None:
+        """Take a place in the order, and with it what can be known of the stage only under its name here."""
+        self.index = index
+        if self.stage is not None:
+            self.callback = self.stage.callback(self.name, index)
+            self.fused = self.shape is Shape.ELEMENT and self.callback is not None and self.callback.fusible
+            self.asynchronous = self.shape in _ASYNCHRONOUS or (self.shape is Shape.ELEMENT and not self.fused)
 
     def __repr__(self) -> str:
         return f"Node({self.index}, {self.name!r})"
@@ -85,7 +102,6 @@ def flatten(graph: Graph) -> list[Node]:
     ready = [entry]
     while ready:
         node = ready.pop()
-        node.index = len(order)
         order.append(node)
         for link in reversed(node.outward):
             left = waiting.setdefault(link.target, len(link.target.inward)) - 1
@@ -95,9 +111,7 @@ def flatten(graph: Graph) -> list[Node]:
     order.remove(exit_)
     order.append(exit_)
     for index, node in enumerate(order):
-        node.index = index
-        if node.stage is not None:
-            node.callback = node.stage.callback(node.name, index)
+        node.number(index)
     return order
 
 

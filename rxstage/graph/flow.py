@@ -169,7 +169,11 @@ def _part(edge: Edge, after: Supply, stages: Mapping[str, Stage], report: Report
     part = after if types is None else taken(after, types)
     if not part and types is not None and report is not None and types != stages[edge.target].accepts:
         # Where it lets through just what its target accepts, that stage tells, unless another edge supplies it.
-        report(_impossible(f"edge {_arrow(edge)} ({_rule(edge)}) can let nothing through: {_unsupplied(edge, after)}", edge))
+        report(
+            _impossible(
+                f"edge {_arrow(edge)} ({_rule(edge)}) can let nothing through: {_unsupplied(edge, after)}", edge
+            )
+        )
         part = made_of(types)
     return part
 
@@ -209,5 +213,3 @@ def type_names(types: Iterable[type]) -> str:
     """For a message: `Audio, Text or Order`."""
     names = [each.__name__ for each in types]
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-

@@ -19,7 +19,7 @@ __all__ = ["EventBus"]
 _E = TypeVar("_E", bound=Event)
 
 _KINDS: Final = 1024  # answers that are remembered; event types can be made up without end
-_AT_EXIT: Final = 1.0  # seconds that the interpreter's exit waits for events on their way
+_AT_EXIT: Final = 2.0  # seconds that the interpreter's exit waits for events on their way
 
 
 class EventBus:
@@ -27,7 +27,7 @@ class EventBus:
 
     The thread starts with the first event that has a handler, and ends once it has nothing to do and
     nobody holds the bus (see `acquire`). Each handler gets its events in the order of their publication.
-    When the interpreter exits, events on their way are waited for, for at most a second.
+    When the interpreter exits, events on their way are waited for, for at most two seconds.
 
     Args:
         limit: events that wait for their handlers; past that the oldest is dropped and counted.
@@ -132,7 +132,7 @@ class EventBus:
         with self._lock:
             if self._thread is None:
                 return True
-            self._put(mark)
+            self._queue.put(mark)  # past the limit: asking must not cost an event
         return mark.wait(max(0.0, timeout))
 
     def acquire(self) -> None:
@@ -171,7 +171,7 @@ class EventBus:
         if self._thread is not None:
             self._queue.put(None)
 
-    def _put(self, item: _Item) -> None:
+    def _put(self, item: tuple[tuple[_Subscription, ...], Event]) -> None:
         self._queue.put(item)
         if self._queue.qsize() > self.limit:
             self._drop()
@@ -179,6 +179,7 @@ class EventBus:
             thread = self._thread = threading.Thread(target=self._run, name="rxstage:events", daemon=True)
             try:
                 thread.start()
+                _running.add(self)
             except RuntimeError:  # no thread can start while the interpreter exits
                 self._thread = None
                 self._drop()
@@ -195,11 +196,7 @@ class EventBus:
 
     def _run(self) -> None:
         with self._turn:
-            _running.add(self)
-            try:
-                self._dispatch()
-            finally:
-                _running.discard(self)
+            self._dispatch()
 
     def _dispatch(self) -> None:
         queue = self._queue
@@ -214,6 +211,7 @@ class EventBus:
                         continue
                     if self._closed or not self._holders:
                         self._thread = None
+                        _running.discard(self)
                         return
                 item = queue.get()
             if isinstance(item, threading.Event):

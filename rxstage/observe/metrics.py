@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from rxstage.flow.buffer import BufferStatistics
 from rxstage.flow.scope import Scope
-from rxstage.observe.table import EDGE_HEADER, STAGE_HEADER, edge_rows, html_table, readable, stage_rows
 
 __all__ = ["Metrics", "StageMetrics", "Statistics", "metrics_of", "statistics_of"]
 
@@ -51,6 +50,8 @@ class Metrics(Struct, frozen=True):
     duration: float = 0.0
 
     def _repr_html_(self) -> str:
+        from rxstage.observe.table import STAGE_HEADER, html_table, readable, stage_rows
+
         return html_table(STAGE_HEADER, stage_rows(self), caption=readable(self.duration))
 
 
@@ -64,6 +65,8 @@ class Statistics(Struct, frozen=True):
     edges: Mapping[tuple[str, str], BufferStatistics] = {}
 
     def _repr_html_(self) -> str:
+        from rxstage.observe.table import EDGE_HEADER, edge_rows, html_table
+
         return html_table(EDGE_HEADER, edge_rows(self))
 
 
@@ -101,7 +104,6 @@ def statistics_of(scope: Scope) -> Statistics:
     Args:
         scope: the execution.
     """
-    buffers = scope.edges
     edges = dict.fromkeys(scope.links, _NO_BUFFER)
-    edges.update({edge: buffer.statistics() for edge, buffer in tuple(buffers.items())})
+    edges.update({edge: buffer.statistics() for edge, buffer in tuple(scope.edges.items())})
     return Statistics(edges)

@@ -12,11 +12,11 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-    from contextvars import Context
 
 __all__ = ["Deadlock", "LeftBehind", "StillBusy", "VirtualLoop", "run_virtual", "virtual", "virtual_loop"]
 
@@ -328,7 +328,8 @@ _AWAITED: Final = ("cr_await", "gi_yieldfrom", "ag_await")
 
 def _named(func: object) -> str:
     while isinstance(func, functools.partial):
-        func = func.func
+        in_context = isinstance(getattr(func.func, "__self__", None), Context) and func.args  # as to_thread does
+        func = func.args[0] if in_context else func.func
     return str(getattr(func, "__qualname__", None) or repr(func))
 
 
@@ -357,7 +358,10 @@ def _tear_down(loop: VirtualLoop, wait: bool = True) -> list[str]:
         for task in _pending(loop):
             left.append(f"{describe_task(task)} (ignores its cancellation)")
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is told here
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), _TEAR_DOWN))
+        try:
+            loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), _TEAR_DOWN))
+        except TimeoutError:
+            left.append(f"an asynchronous generator that does not close in {_TEAR_DOWN:g} s")
         if wait:
             loop.run_until_complete(loop.shutdown_default_executor())
         return left

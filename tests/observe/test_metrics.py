@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import sys
 from typing import Any
 
 import msgspec
@@ -17,17 +19,19 @@ from rxstage.observe import table
 from rxstage.observe.metrics import Metrics, StageMetrics, Statistics, metrics_of, statistics_of
 
 
-def scope(metrics: bool = False) -> Scope:
-    return Scope(config=PipelineConfig(metrics=metrics), clock=lambda: 0.0, on_fail=lambda error: None)
+def scope(*names: str, metrics: bool = False) -> Scope:
+    config = PipelineConfig.model_validate({"metrics": metrics})
+    made = Scope(config=config, clock=lambda: 0.0, on_fail=lambda error: None)
+    made.names = names
+    return made
 
 
 def test_counters() -> None:
     """A snapshot has what the meters count, brought up to date, and does not change afterwards."""
-    execution = scope()
-    meter = execution.meter("a")
-    meter.read = lambda: setattr(meter, "received", 7)
+    execution = scope("a", "b")
+    meter = execution.meters["a"]
+    execution.readers.append(lambda: setattr(meter, "received", 7))
     meter.emitted, meter.errors, meter.stalls, meter.stalled, meter.abandoned = 5, 1, 2, 0.5, 3
-    execution.meter("b")
     execution.unrouted["b"] = 4
     metrics = metrics_of(execution, duration=1.5)
     meter.emitted = 99
@@ -40,30 +44,30 @@ def test_counters() -> None:
 
 def test_quantiles_only_where_times_are_measured() -> None:
     """p50 and p99 are seconds with `metrics=True`, within the histogram's precision, else None."""
-    execution = scope(metrics=True)
-    times = execution.meter("a").times
+    execution = scope("a", "b", metrics=True)
+    times = execution.meters["a"].times
     assert times is not None
     for _ in range(98):
         times.add(0.001)
     for _ in range(2):
         times.add(1.0)
-    execution.meter("b")
     stages = metrics_of(execution).stages
     assert stages["a"].p50 == pytest.approx(0.001, rel=0.05)
     assert stages["a"].p99 == pytest.approx(1.0, rel=0.05)
     assert stages["b"].p50 is None
+    assert metrics_of(scope("a")).stages["a"].p99 is None
     assert metrics_of(scope()).stages == {}
 
 
 def test_edges() -> None:
-    """An edge tells its buffer's depth, peak and drops; one without a buffer is all zero."""
+    """Every edge of the graph is there, in its order: with its buffer's numbers, or all zero without a buffer."""
     execution = scope()
-    buffer = Buffer(2, "drop_oldest")
+    execution.links = (("b", "c"), ("a", "b"))
+    buffer = execution.edges["a", "b"] = Buffer(2, "drop_oldest")
     for text in "abc":
         buffer.push(StreamElement.of(text))
-    execution.edges["a", "b"] = buffer
-    execution.edges["b", "c"] = None
     edges = statistics_of(execution).edges
+    assert list(edges) == [("b", "c"), ("a", "b")]
     assert edges["a", "b"] == BufferStatistics(depth=2, peak=2, capacity=2, dropped=1, waiting=False)
     assert edges["b", "c"] == BufferStatistics()
 
@@ -176,7 +180,7 @@ def test_execution_html() -> None:
 def test_rich() -> None:
     """The same rows make a rich table, in which a name is text and not markup."""
     console = pytest.importorskip("rich.console")
-    output = console.Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    output = console.Console(width=120, record=True, file=io.StringIO())
     output.print(table.rich_table(("stage", "in"), [("[bold]a", "1,200")], title="now"))
     text = output.export_text()
     assert "[bold]a" in text
@@ -185,6 +189,6 @@ def test_rich() -> None:
 
 def test_rich_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without rich the error names the extra that brings it."""
-    monkeypatch.setitem(__import__("sys").modules, "rich.text", None)
+    monkeypatch.setitem(sys.modules, "rich.text", None)
     with pytest.raises(MissingExtra, match=r"rxstage\[cli\]"):
         table.rich_table(("a",), [])

@@ -1,0 +1,104 @@
+"""What all commands share: how they end, and where they write."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, ParamSpec
+
+import typer
+from rich.console import Console
+
+from rxstage.errors import GraphError, RxStageError, StageError
+
+__all__ = ["INTERRUPTED", "CommandError", "PipeClosed", "command", "console", "explain", "say", "where"]
+
+INTERRUPTED: Final = 130  # as a shell has it for a program that Ctrl-C has ended
+_P = ParamSpec("_P")
+
+
+class CommandError(Exception):
+    """A command failed; its message is one line that names the remedy."""
+
+
+class PipeClosed(Exception):
+    """Whoever read our output has gone, as `head` does."""
+
+
+class _Console(Console):
+    """Writes lines as they are: nothing in them is markup, and long ones are the terminal's to wrap."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise PipeClosed
+
+    def line_out(self, *cells: Any) -> None:
+        """One line: `(text, style)` pairs or texts."""
+        from rich.text import Text
+
+        self.print(Text.assemble(*cells), soft_wrap=True, highlight=False)
+
+
+def console(*, stderr: bool = False) -> _Console:
+    """Where to write; made when it is needed, since tests and callers exchange the streams."""
+    return _Console(stderr=stderr, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line to standard error."""
+    print(f"rxstage: {message}", file=sys.stderr)
+
+
+def explain(error: BaseException) -> str:
+    """An error in one line, with the place that raised it where that is a user's code."""
+    if isinstance(error, StageError) and error.__cause__ is not None:
+        return f"{error}{where(error.__cause__)}"
+    if isinstance(error, (RxStageError, CommandError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}{where(error)}"
+
+
+def where(error: BaseException) -> str:
+    """`" (file.py:12)"`: the last line of the program that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+def command(function: Callable[_P, int | None]) -> Callable[_P, None]:
+    """A command of the command line: its result is the exit code, and its errors are one line."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **options: _P.kwargs) -> None:
+        try:
+            code = function(*args, **options)
+            sys.stdout.flush()
+        except (PipeClosed, BrokenPipeError):
+            _silence()
+            code = 0
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except GraphError as error:
+            for problem in error.problems:
+                say(problem.message)
+            code = 1
+        except (CommandError, RxStageError) as error:
+            say(explain(error))
+            code = 1
+        except OSError as error:
+            say(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error))
+            code = 1
+        if code:
+            raise typer.Exit(code)
+
+    return wrapped
+
+
+def _silence() -> None:
+    """Let nothing more be written to a closed pipe: the interpreter flushes at its end."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -1,0 +1,1 @@
+"""Puts `forms` on the path of every test."""
