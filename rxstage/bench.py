@@ -135,10 +135,10 @@ def _against_loop(kind: Callable[[int], Any]) -> Callable[[int], tuple[Job, Job]
 def _against_map(count: int) -> tuple[Job, Job]:
     elements, functions = _elements(count), [_same(i) for i in range(10)]
     pipeline = _chain(functions)
-    stock = [ops.map(function) for function in functions]
+    stock: list[Any] = [*(ops.map(function) for function in functions), ops.to_list()]
     return (
         lambda: pipeline.run(elements).elements,
-        lambda: rx.from_iterable(elements).pipe(*stock, ops.to_list()).run(),
+        lambda: rx.from_iterable(elements).pipe(*stock).run(),
     )
 
 

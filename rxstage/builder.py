@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rxstage.config import Overflow, PipelineConfig
-from rxstage.graph.assemble import Assembly
+from rxstage.graph.assemble import Assembly, use_nested_form
 from rxstage.graph.model import Rule
 from rxstage.pipeline import Pipeline
 from rxstage.stage import Stage
@@ -141,3 +141,6 @@ class PipelineBuilder:
     def __repr__(self) -> str:
         assembly: Any = self._assembly
         return f"PipelineBuilder({assembly.name!r}, {len(assembly.stages)} stages, {len(assembly.edges)} edges)"
+
+
+use_nested_form(Pipeline)

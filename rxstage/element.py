@@ -316,10 +316,11 @@ _PLAIN: Final = _BLANKS[Text]
 def stamped(value: Any, sequence: int, timestamp: float) -> StreamElement:
     """`StreamElement.of(value)` as it enters an execution: numbered, with its time [s], in one copy."""
     kind = value.__class__
-    if kind is StreamElement:
-        return _replace(value, sequence=sequence, timestamp=timestamp)
-    if kind is ControlElement:
-        return _replace(value, sequence=sequence, timestamp=timestamp, origin=0)
+    if kind is StreamElement or kind is ControlElement:
+        element: StreamElement = value
+        if kind is StreamElement:
+            return _replace(element, sequence=sequence, timestamp=timestamp)
+        return _replace(element, sequence=sequence, timestamp=timestamp, origin=0)
     if kind is not str:
         value = content_of(value)
         return _replace(_BLANKS[value.__class__], content=value, sequence=sequence, timestamp=timestamp)

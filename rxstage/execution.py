@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
@@ -60,7 +61,7 @@ class Execution:
         "_inbox",
         "_iterator",
         "_leave",
-        "_loop_thread",
+        "_loop",
         "_mode",
         "_outlet",
         "_raise",
@@ -68,6 +69,7 @@ class Execution:
         "_source",
         "_subscribe_on",
         "_timeout",
+        "_unopened",
         "_within",
         "id",
         "pipeline",
@@ -95,9 +97,10 @@ class Execution:
         self._inbox: list[StreamElement] = []  # sent before it opened
         self._iterator: weakref.ref[_Elements] | None = None
         self._leave: Callable[[], None] | None = None
-        self._loop_thread: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._outlet: Outlet | None = None
         self._result: Result | None = None
+        self._unopened: Callable[[BaseException], object] | None = None  # told where it is cancelled before it opens
         self._within = False
         self._closers: list[Callable[[], object]] = []
 
@@ -106,14 +109,14 @@ class Execution:
     @property
     def state(self) -> str:
         """`"new"`, `"waiting"` (for its turn), `"running"`, `"completed"`, `"failed"` or `"cancelled"`."""
-        if self.run is None:
-            return "waiting" if self._mode else "new"
-        return self.run.kind
+        if self.run is not None:
+            return self.run.kind
+        return "cancelled" if self._result is not None else "waiting" if self.id in self.pipeline._state.live else "new"
 
     @property
     def done(self) -> bool:
         """Whether it has ended and nothing of it is left."""
-        return self.run is not None and self._result is not None
+        return self._result is not None
 
     @property
     def error(self) -> BaseException | None:
@@ -135,7 +138,13 @@ class Execution:
 
     def statistics(self) -> Statistics:
         """Depth, peak, capacity and drops per edge, now."""
-        return Statistics({}) if self.run is None else statistics_of(self.run.scope)
+        if self.run is None:
+            return Statistics({})
+        statistics = statistics_of(self.run.scope)
+        if self._outlet is None:
+            return statistics
+        output = self._outlet.buffer.statistics()
+        return Statistics({**statistics.edges, **{(leaf, "<output>"): output for leaf in self.pipeline.plan.leaves}})
 
     # ---------------------------------------------------------------- three ways to take the output
 
@@ -143,22 +152,30 @@ class Execution:
         self._take("iteration")
         elements = self._iterator() if self._iterator is not None else None
         if self.run is None and self._outlet is None:
-            loop = asyncio.get_running_loop()
-            config = self.pipeline.config
-            buffer = Buffer(
-                config.buffer_size,
-                config.overflow,
-                priority_queue=config.priority_queue,
-                edge=("", "<output>"),
-                on_drop=lambda edge, count: self._scope_dropped(edge, count),
-                on_overflow=lambda error: self._fail(error),
-            )
-            self._outlet = Outlet(buffer, Gate(loop))
-            self._launch(loop, buffer.push, buffer.control, buffer.valve)
+            self._open_outlet()
         if elements is None:
             elements = _Elements(self)
             self._iterator = weakref.ref(elements)
         return elements
+
+    def _open_outlet(self) -> None:
+        """Open it with a buffer at its end, that somebody takes the elements from."""
+        loop = asyncio.get_running_loop()
+        self.pipeline._refuse_if_closed()
+        config = self.pipeline.config
+        buffer = Buffer(
+            config.buffer_size,
+            config.overflow,
+            priority_queue=config.priority_queue,
+            edge=(", ".join(self.pipeline.plan.leaves[:3]), "<output>"),
+            on_drop=lambda edge, count: self._scope_dropped(edge, count),
+            on_overflow=lambda error: self._fail(error),
+        )
+        self._outlet = Outlet(buffer, Gate(loop))
+        if self._result is None:
+            self._launch(loop, buffer.push, buffer.control, buffer.valve)
+        else:
+            self._outlet.end(self._result.error if self._raise else None)
 
     def __await__(self) -> Generator[Any, None, Result]:
         return self._wait_result().__await__()
@@ -170,22 +187,43 @@ class Execution:
 
     async def _wait_result(self) -> Result:
         self._take("await")
-        if self._result is None:
-            loop = asyncio.get_running_loop()
-            if self.run is None and self._outlet is None:
-                elements: list[StreamElement] = []
-                self._launch(loop, elements.append, elements.append, Valve(), elements)
-            try:
+        try:
+            if self._outlet is not None:
+                await self._collect(self._outlet)
+            elif self._result is None:
+                if self.run is None and self._loop is None:
+                    elements: list[StreamElement] = []
+                    self._launch(
+                        asyncio.get_running_loop(), elements.append, elements.append, Valve(), elements
+                    )
                 await self.closed()
-            except asyncio.CancelledError:
-                self.cancel()
-                await self.closed()
-                raise
+        except asyncio.CancelledError:
+            self.cancel()
+            await self.closed()
+            raise
         result = self._result
         assert result is not None
         if result.error is not None and self._raise:
             raise result.error
         return result
+
+    async def _collect(self, outlet: Outlet) -> None:
+        """Take what comes out of an execution that was opened before somebody awaited it."""
+        elements: list[StreamElement] = []
+        while True:
+            if not outlet.buffer.queue:
+                try:
+                    await outlet.arrival()
+                except StopAsyncIteration:
+                    break
+                except Exception:
+                    if self._result is None:
+                        raise
+                    break  # the result has it
+            elements.append(outlet.take())
+        assert self._result is not None
+        if elements:
+            self._result = replace(self._result, elements=tuple(elements))
 
     def _take(self, mode: str) -> None:
         if self._mode not in ("", mode):
@@ -207,16 +245,22 @@ class Execution:
         element = StreamElement.of(value)
         run = self.run
         if run is None:
+            if self._result is not None:
+                raise PipelineClosed(f"execution {self.id} takes nothing more: it was cancelled")
             if len(self._inbox) >= self.pipeline.config.hot_source_limit:
-                raise BufferOverflow(f"execution {self.id} has not opened yet and {len(self._inbox)} elements wait for it")
+                raise BufferOverflow(
+                    f"execution {self.id} has not opened yet and {len(self._inbox)} elements wait for it"
+                )
             self._inbox.append(element)
             return
         if run.scope.ended or run.entry.closed:
             raise PipelineClosed(f"execution {self.id} takes nothing more: its input has ended")
         if run.scope.loop is None:
-            self._inbox.append(element)
-            if self._mode == "operator":
-                self._drain_inbox(run)
+            accept = run.source.accept if run.source is not None else None
+            if accept is not None:
+                accept(element)
+            else:
+                self._inbox.append(element)  # taken by whoever pulls the source
             return
         self._on_loop(lambda: self._enter(run, element))
 
@@ -228,15 +272,32 @@ class Execution:
         """Stop now, without an error; whoever takes the output gets `ExecutionCancelled`. From any thread."""
         run = self.run
         if run is None:
-            if self._leave is not None:
-                self._leave()
-            if self._result is None:
-                self._result = Result((), self._cancelled())
-                self._told_end(self._result.error)
+            loop = self._loop
+            if loop is None or loop.is_closed():
+                self._cancel_unopened()
+            else:
+                _soon(loop, self._cancel_unopened)
         elif run.scope.loop is None:
             run.cancel()
         else:
             self._on_loop(run.cancel)
+
+    def _cancel_unopened(self) -> None:
+        if self.run is not None:  # it has opened meanwhile
+            self.run.cancel()
+        elif self._result is None:
+            error = self._cancelled()
+            self._result = Result((), error)
+            self._inbox.clear()
+            self._source = None
+            leave, self._leave = self._leave, None
+            self.pipeline._forget(self)
+            self._told_end(error)
+            unopened, self._unopened = self._unopened, None
+            if unopened is not None:
+                unopened(error)
+            if leave is not None:
+                leave()
 
     async def drain(self, timeout: float | None = None) -> None:
         """Accept no more and let out what is in flight; what the output holds can still be taken.
@@ -287,17 +348,19 @@ class Execution:
 
     async def __aenter__(self) -> Execution:
         self._within = True
+        if self.run is None and self._loop is None and self._result is None:
+            self._open_outlet()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._within = False
-        if self.run is None and not self._mode:
-            self.cancel()
         if not self.done:
             self.cancel()
             await self.closed()
+        if self._outlet is not None:
+            self._outlet.buffer.clear()  # nobody takes it any more
 
     # ---------------------------------------------------------------- opening
 
@@ -313,9 +376,11 @@ class Execution:
         keeps: bool = False,
         on_open: Callable[[], object] | None = None,
         on_ended: Callable[[Run], object] | None = None,
-    ) -> None:
-        """Open on a loop, at once or when its turn comes."""
+        on_unopened: Callable[[BaseException], object] | None = None,
+    ) -> bool:
+        """Open on a loop, at once or when its turn comes; tells whether at once."""
         self.pipeline._admit(self)
+        self._loop, self._unopened = loop, on_unopened
 
         def ended(run: Run) -> None:
             self._ended(run, collected)
@@ -348,7 +413,18 @@ class Execution:
             except Exception as error:
                 run.fail(error)
 
-        self._enter_turnstile(lambda: _soon(loop, start))
+        began = False
+
+        def begin() -> None:
+            nonlocal began
+            began = True
+            try:
+                _soon(loop, start)
+            except RuntimeError:  # its loop was closed while it waited for its turn
+                self._cancel_unopened()
+
+        self._enter_turnstile(begin)
+        return began
 
     def _enter_turnstile(self, start: Callable[[], object]) -> None:
         self._leave = leave = self.pipeline._enter(start)
@@ -375,6 +451,8 @@ class Execution:
         assert self.run is not None
         if self._outlet is not None:
             self._outlet.buffer.lift()
+        if self.run.scope.ended:
+            return
         try:
             self.run.stop_input()
         except Exception as error:
@@ -409,6 +487,9 @@ class Execution:
         error = self._cancelled() if run.kind == "cancelled" else run.error
         duration = run.scope.clock() - run.begin
         self._result = Result(tuple(collected or ()), error, duration, lambda: metrics_of(run.scope, duration))
+        if self._mode != "run":
+            self._inbox.clear()
+        self._unopened = None
         leave, self._leave = self._leave, None
         self.pipeline._forget(self)
         self._told_end(error)
@@ -418,6 +499,7 @@ class Execution:
     def _told_end(self, error: BaseException | None) -> None:
         if self._outlet is not None:
             self._outlet.end(error if self._raise else None)
+            self._outlet.buffer.valve.wakers.clear()
         if self._events is not None:
             self._events.complete()
         closers, self._closers = self._closers, []
@@ -468,7 +550,6 @@ class _Elements:
         if not queue:
             await outlet.arrival()
         element = queue.popleft()
-        outlet.delivered += 1
         if buffer.full:
             buffer.reopen()
         return element
@@ -478,6 +559,7 @@ class _Elements:
         if not self._execution.done:
             self._execution.cancel()
             await self._execution.closed()
+        self._outlet.buffer.clear()
 
     def __del__(self) -> None:
         execution = self._execution
@@ -523,9 +605,13 @@ class _Shared:
         self.subscription: abc.DisposableBase = Disposable()
 
     def open(self, scheduler: abc.SchedulerBase | None) -> None:
-        from rxstage.operator_form import subscribe
+        from rxstage.operator_form import deliver, subscribe
 
-        self.subscription = subscribe(self.execution, self, scheduler)
+        outlet = self.execution._outlet
+        if outlet is not None:  # opened by `async with` already
+            self.subscription = deliver(self.execution, outlet, self)
+        else:
+            self.subscription = subscribe(self.execution, self, scheduler)
 
     def add(self, observer: abc.ObserverBase[StreamElement]) -> abc.DisposableBase:
         if self.terminal is not None:
@@ -561,9 +647,15 @@ class _Shared:
         self._end(lambda observer: observer.on_completed())
 
     def _end(self, terminal: Callable[[abc.ObserverBase[StreamElement]], object]) -> None:
+        if self.terminal is not None:
+            return
         self.terminal = terminal
         observers, self.observers = self.observers, []
+        raised: Exception | None = None
         for observer in observers:
-            terminal(observer)
-
-
+            try:
+                terminal(observer)
+            except Exception as error:  # one without on_error raises it; the others are told first
+                raised = error
+        if raised is not None:
+            raise raised

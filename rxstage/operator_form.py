@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace as _replace
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
+from reactivex.scheduler import CurrentThreadScheduler
 
 from rxstage.element import StreamElement
 from rxstage.errors import RxStageError
 from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
+from rxstage.flow.buffer import BATCH
+from rxstage.flow.callback import CAUGHT
 from rxstage.flow.entry import Entry
 from rxstage.flow.guard import Guard
 from rxstage.flow.loopthread import shared_loop
 from rxstage.flow.operator import ExecutionScheduler
+from rxstage.flow.outlet import Outlet
 from rxstage.flow.valve import Valve
 from rxstage.running import Run
 
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from rxstage.execution import Execution
     from rxstage.pipeline import Pipeline
 
-__all__ = ["PipelineObservable", "clock_of", "runs_inline", "subscribe"]
+__all__ = ["PipelineObservable", "clock_of", "deliver", "runs_inline", "subscribe"]
 
 _OPENING: Final = 10.0  # seconds that the library's own loop gets to open an execution
 
@@ -76,12 +80,63 @@ def subscribe(
     execution: Execution, observer: Any, scheduler: abc.SchedulerBase | None = None, keeps: bool = False
 ) -> abc.DisposableBase:
     """Open an execution whose output goes to an observer."""
+    if execution._result is not None:  # cancelled before somebody took its output
+        observer.on_error(execution._cancelled())
+        return Disposable()
     keeps = keeps or hasattr(scheduler, "scope")
     running = _running_loop()
     operator = execution._mode == "operator"
     if runs_inline(execution) and (operator or running is None):
         return _inline(execution, observer, scheduler, keeps)
     return _on_loop(execution, observer, scheduler, keeps, running)
+
+
+def deliver(execution: Execution, outlet: Outlet, observer: Any) -> abc.DisposableBase:
+    """Hand an observer what comes out of an execution that has opened already."""
+    loop = execution._loop
+    assert loop is not None
+    buffer = outlet.buffer
+    disposed = False
+
+    def kick() -> None:
+        loop.call_soon(turn)
+
+    def turn() -> None:
+        for _ in range(BATCH):
+            if disposed or not buffer.queue:
+                break
+            try:
+                observer.on_next(outlet.take())
+            except Exception as error:
+                buffer.clear()
+                execution._fail(error)
+        if disposed:
+            buffer.clear()
+        elif buffer.queue:
+            kick()
+        elif outlet.ended:
+            if execution.run is not None:
+                _terminal(execution.run, execution, observer)
+            else:
+                observer.on_error(execution._cancelled())
+        else:
+            buffer.park(kick)
+
+    def dispose() -> None:
+        nonlocal disposed
+        disposed = True
+        execution.cancel()
+
+    kick()
+    return Disposable(dispose)
+
+
+def _claimed(claim: list[None]) -> bool:
+    try:
+        claim.pop()
+    except IndexError:
+        return False
+    return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -149,7 +204,7 @@ class _InlineSource(Source):
     def completed(self) -> None:
         self.guard.finish(self._complete)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         self.guard.finish(lambda: self.run.fail(error))
 
     def _complete(self) -> None:
@@ -196,17 +251,26 @@ def _inline(
             return
         run.source = source = _InlineSource(run, entry)
         execution._source = None
-        execution._drain_inbox(run)
+        inbox = execution._inbox
+        while inbox and not run.scope.ended:
+            source.on_next(inbox.pop(0))
         if isinstance(feed, abc.ObservableBase):
+            source.accept = source.on_next
             subscription = feed.subscribe(source.on_next, source.failed, source.completed, scheduler=scheduler)
             if source.stopped:
                 subscription.dispose()
             else:
                 source.subscription = subscription
-        else:
-            _pull(source, feed, run)
+        else:  # on the trampoline, as all cold sources: first `subscribe` returns what can dispose of it
+            pulled = source
+            CurrentThreadScheduler.singleton().schedule(lambda *_: _pull(pulled, feed, inbox))
+
+    def unopened(error: BaseException) -> None:
+        if not disposed:
+            observer.on_error(error)
 
     pipeline._admit(execution)
+    execution._unopened = unopened
     execution._enter_turnstile(start)
 
     def dispose() -> None:
@@ -217,18 +281,22 @@ def _inline(
     return Disposable(dispose)
 
 
-def _pull(source: _InlineSource, feed: Any, run: Run) -> None:
+def _pull(source: _InlineSource, feed: Any, inbox: list[StreamElement]) -> None:
     items = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
     try:
         for value in items:
             if source.stopped:
                 return
             source.on_next(value)
-    except Exception as error:
+            while inbox:
+                source.on_next(inbox.pop(0))
+    except CAUGHT as error:
         if source.consumer_raised:
             raise
         source.failed(error)
     else:
+        while inbox:
+            source.on_next(inbox.pop(0))
         source.completed()
     finally:
         if hasattr(items, "close") and hasattr(items, "send"):
@@ -255,26 +323,44 @@ def _on_loop(
     opened = threading.Event()
     observed: Observed | None = None
     disposed = False
+    claim = [None]  # on who subscribes: the caller's thread, unless it cannot wait for that
 
     def make_source(run: Run, entry: Entry) -> Source:
         nonlocal observed
         feed = execution._source
+        where = execution._subscribe_on
         if isinstance(feed, abc.ObservableBase) and owned is not None:
-            observed = Observed(run.scope, entry, feed, deferred=True)  # the caller's thread subscribes
-            return observed
-        return open_source(() if feed is None else feed, run.scope, entry, execution._subscribe_on)
+            if _claimed(claim):
+                observed = Observed(run.scope, entry, feed, deferred=True)  # the caller's thread subscribes
+                return observed
+            where = "thread"
+        return open_source(() if feed is None else feed, run.scope, entry, where)
 
-    def ended(run: Run) -> None:
-        if not disposed:
-            _terminal(run, execution, observer)
+    def unlinked() -> None:
         opened.set()
+        if valve is not None:
+            valve.unlink(output)
         if owned is not None:
             shared_loop.release()
+
+    def ended(run: Run) -> None:
+        try:
+            if not disposed:
+                _terminal(run, execution, observer)
+        finally:
+            unlinked()
+
+    def unopened(error: BaseException) -> None:
+        try:
+            if not disposed:
+                observer.on_error(error)
+        finally:
+            unlinked()
 
     output = Valve()
     if valve is not None:
         valve.link(output)
-    execution._launch(
+    began = execution._launch(
         loop,
         observer.on_next,
         observer.on_next,
@@ -283,11 +369,13 @@ def _on_loop(
         keeps=keeps,
         on_open=opened.set,
         on_ended=ended,
+        on_unopened=unopened,
     )
-    if owned is not None:
-        opened.wait(_OPENING)
-    if observed is not None:
-        observed.subscribe()
+    if owned is not None and (began or not _claimed(claim)):
+        if not opened.wait(_OPENING):
+            _claimed(claim)
+        if observed is not None:
+            observed.subscribe()
 
     def dispose() -> None:
         nonlocal disposed

@@ -82,5 +82,7 @@ class Result(Struct, frozen=True, eq=False):
         return elements_html(self.elements, self.error)
 
 
-def _restore(elements: tuple[StreamElement, ...], error: BaseException | None, duration: float, metrics: Metrics) -> Result:
+def _restore(
+    elements: tuple[StreamElement, ...], error: BaseException | None, duration: float, metrics: Metrics
+) -> Result:
     return Result(elements, error, duration, lambda: metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from rxstage.element import StreamElement
 from rxstage.errors import (
@@ -15,6 +15,7 @@ from rxstage.errors import (
     StallError,
 )
 from rxstage.events import PipelineCancelled, PipelineCompleted, PipelineFailed, PipelineStarted, StageFailed
+from rxstage.flow.buffer import Buffer, BufferStatistics
 from rxstage.flow.entry import Entry
 from rxstage.flow.port import Port, Push
 from rxstage.flow.scope import Scope
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 _SUSPECTED: Final = 1.0  # seconds between two looks at something that may have stalled
+_LOOKS: Final = 8  # at how much has moved, within one `idle_timeout`
 _PATIENT_LOOKS: Final = 10  # looks that an execution with operators gets, which may emit by themselves
 
 
@@ -45,6 +47,7 @@ class Run:
         "_controls",
         "_finished",
         "_looks",
+        "_moved",
         "_on_end",
         "_progress",
         "_timers",
@@ -91,7 +94,9 @@ class Run:
         self.waiting_consumer: Callable[[], bool] = _always
         self._on_end = on_end
         self._timers: list[asyncio.TimerHandle] = []
+        self.entry = Entry(self.scope, Port(_ignore, _ignore, _nothing, Valve()), self.stop_input)
         self._finished = False
+        self._moved = 0.0  # when something was last seen to have moved
         self._progress = -1
         self._looks = 0
 
@@ -124,8 +129,8 @@ class Run:
             if limits:
                 self._timers.append(scope.loop.call_later(min(limits), self._too_long, min(limits)))
             if config.idle_timeout is not None:
-                self._progress = self.progress()
-                self._timers.append(scope.loop.call_later(config.idle_timeout, self._idle, config.idle_timeout))
+                self._moved, self._progress = scope.loop.time(), self.progress()
+                self._look_again(config.idle_timeout)
         return self.entry
 
     # ---------------------------------------------------------------- the end
@@ -148,9 +153,7 @@ class Run:
             cancelled.__cause__ = error
             error = cancelled
         if isinstance(error, StageError) and self.scope.listener is not None:
-            self.scope.tell(
-                StageFailed, stage=error.stage, stage_type=error.stage_type, error=error.__cause__ or error
-            )
+            self.scope.tell(StageFailed, stage=error.stage, stage_type=error.stage_type, error=error.__cause__ or error)
         self._end("failed", error)
 
     def cancel(self) -> None:
@@ -211,6 +214,7 @@ class Run:
         for timer in self._timers:
             timer.cancel()
         scope = self.scope
+        scope.refresh()
         if self.error is not None:
             for late in scope.late:
                 self.error.add_note(f"during the tear-down: {type(late).__name__}: {late}")
@@ -225,7 +229,22 @@ class Run:
                 received=self.entry.received,
                 emitted=self.emitted(),
             )
-        self._on_end(self)
+        try:
+            self._on_end(self)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nothing of the graph any more: whoever keeps the execution keeps none of its elements."""
+        scope = self.scope
+        scope.refresh()
+        scope.edges = {edge: cast(Buffer, _Closed(buffer.statistics())) for edge, buffer in scope.edges.items()}
+        for each in (scope.readers, scope.workers, scope.holders, scope.drainers, scope.release):
+            cast("list[Any]", each).clear()
+        scope.scheduler = scope.listener = None
+        self.waiting_consumer = _always
+        self.source = None
+        self.entry.abandon()
 
     def emitted(self) -> int:
         """How many elements have left the graph."""
@@ -250,13 +269,20 @@ class Run:
 
     def _idle(self, seconds: float) -> None:
         assert self.scope.loop is not None
-        progress = self.progress()
-        if progress == self._progress:
+        progress, now = self.progress(), self.scope.loop.time()
+        if progress != self._progress:
+            self._moved, self._progress = now, progress
+        elif now >= self._moved + seconds:
             self._end("failed", IdleTimeout(f"nothing moved for {seconds} s; {self.describe()}"))
             return
-        self._progress = progress
-        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > self.scope.loop.time()]
-        self._timers.append(self.scope.loop.call_later(seconds, self._idle, seconds))
+        self._look_again(seconds)
+
+    def _look_again(self, seconds: float) -> None:
+        loop = self.scope.loop
+        assert loop is not None
+        now = loop.time()
+        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > now]
+        self._timers.append(loop.call_at(min(now + seconds / _LOOKS, self._moved + seconds), self._idle, seconds))
 
     def _suspect(self) -> None:
         """Something waits that only another branch can free: look whether anything still moves."""
@@ -286,7 +312,25 @@ class Run:
         self._timers.append(scope.loop.call_later(_SUSPECTED, self._look, progress))
 
 
+class _Closed:
+    """What is left of a buffer: its numbers."""
+
+    __slots__ = ("_statistics",)
+
+    def __init__(self, statistics: BufferStatistics) -> None:
+        self._statistics = statistics
+
+    def statistics(self) -> BufferStatistics:
+        return self._statistics
+
+
 def _always() -> bool:
     return True
 
 
+def _ignore(element: StreamElement) -> None:
+    """It has not opened."""
+
+
+def _nothing() -> None:
+    """It has not opened."""

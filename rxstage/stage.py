@@ -8,9 +8,9 @@ import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from enum import Enum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypedDict
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from reactivex import Observable
 
 from rxstage.config import ErrorPolicy, Fallback, Retry
@@ -18,7 +18,16 @@ from rxstage.element import StreamElement
 from rxstage.flow.callback import Callback, Kind, Select, kinds_of
 from rxstage.flow.scope import StageContext
 
-__all__ = ["Series", "Shape", "Stage", "StageContext", "StageType", "function_flags", "use_operator_form"]
+__all__ = [
+    "Series",
+    "Shape",
+    "Stage",
+    "StageContext",
+    "StageOptions",
+    "StageType",
+    "function_flags",
+    "use_operator_form",
+]
 
 
 class StageType(Enum):
@@ -53,6 +62,21 @@ def use_operator_form(form: Callable[[Any, Observable[Any]], Observable[StreamEl
     _operator_form = form
 
 
+class StageOptions(TypedDict, total=False):
+    """What every stage can be told; see `Stage`."""
+
+    on_error: ErrorPolicy
+    timeout: float | None
+    concurrency: int
+    ordered: bool
+    interruptible: bool
+    blocking: bool
+    executor: Executor | None
+    type: StageType
+    accepts: Any
+    emits: Any
+
+
 class Stage(BaseModel):
     """Base of all stages. Subclass it and override exactly one of `apply`, `process` and `build`.
 
@@ -82,7 +106,7 @@ class Stage(BaseModel):
     shape: ClassVar[Shape | None] = None
     retries_stream: ClassVar[bool] = True
 
-    name: str
+    name: str = Field(kw_only=False)
     on_error: Any = "fail"
     timeout: float | None = None
     concurrency: int = 1
@@ -95,7 +119,11 @@ class Stage(BaseModel):
         declared = {key: options.pop(key) for key in _OPTIONS if key in options}
         if name is not None:
             options["name"] = name
-        elif "name" not in options and "name" in self.__pydantic_fields__ and self.__pydantic_fields__["name"].is_required():
+        elif (
+            "name" not in options
+            and "name" in self.__pydantic_fields__
+            and self.__pydantic_fields__["name"].is_required()
+        ):
             options["name"] = _snake(self.__class__.__name__)
         super().__init__(**options)
         for key, value in declared.items():
@@ -221,6 +249,9 @@ class Series(Stage):
 
     stages: tuple[Stage, ...]
 
+    def __init__(self, name: str, /, *, stages: tuple[Stage, ...], **options: Any) -> None:
+        super().__init__(name, stages=stages, **options)
+
     @classmethod
     def of(cls, *stages: Any) -> Series:
         """A series of stages; series among them are flattened.
@@ -248,8 +279,7 @@ def function_flags(function: Any) -> tuple[bool, bool, bool]:
         function = function.func
     code = getattr(function, "__code__", None)
     if code is None:
-        call = getattr(type(function), "__call__", None)
-        function = getattr(function, "__func__", None) or call
+        function = getattr(function, "__func__", None) or type(function).__call__
         code = getattr(function, "__code__", None)
         if code is None:
             return False, False, False

@@ -12,6 +12,7 @@ from reactivex import abc
 from rxstage.element import StreamElement
 from rxstage.errors import ExecutionTimeout
 from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
+from rxstage.flow.callback import CAUGHT
 from rxstage.flow.entry import Entry
 from rxstage.flow.loopthread import LoopThread
 from rxstage.flow.valve import Valve
@@ -52,8 +53,11 @@ def _run_inline(execution: Execution) -> None:
     pipeline._admit(execution)
     if pipeline.config.max_concurrent_executions is not None:
         admitted = threading.Event()
+        execution._unopened = lambda _: admitted.set()
         execution._enter_turnstile(admitted.set)
         admitted.wait()
+        if execution._result is not None:  # cancelled while it waited
+            return
     elements: list[StreamElement] = []
     run = Run(
         pipeline.plan,
@@ -63,14 +67,14 @@ def _run_inline(execution: Execution) -> None:
     )
     execution.run = run
     run.scope.listener = pipeline._listener(execution)
-    items = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
+    items: Any = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
     execution._source = None
     try:
         entry = run.open(elements.append, elements.append, Valve())
         _pull(execution, run, entry, items)
         if not run.scope.ended:
             entry.end()
-    except Exception as error:
+    except CAUGHT as error:
         run.fail(error)
     except BaseException:
         run.cancel()
@@ -85,6 +89,13 @@ def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
     push, enter = entry.port.push, entry.enter
     sequence, clock = scope.next_sequence, scope.clock
     received = 0
+
+    def count() -> None:
+        nonlocal received
+        entry.received += received
+        received = 0
+
+    scope.readers.append(count)
     wake = [_WAKE]
     scope.release.append(lambda: inbox.extend(wake))  # an end from inside or from another thread is seen there
     scope.drainers.append(lambda: inbox.extend(wake))
@@ -102,7 +113,8 @@ def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
         if inbox:
             execution._drain_inbox(run)
     finally:
-        entry.received += received
+        count()
+        inbox.clear()
 
 
 def _run_on_thread(execution: Execution) -> None:
@@ -119,7 +131,7 @@ def _run_on_thread(execution: Execution) -> None:
             return observed
         return open_source(() if feed is None else feed, run.scope, entry, execution._subscribe_on)
 
-    def on_ended(_: Run) -> None:
+    def on_ended(_: object) -> None:
         ended.set()
         opened.set()
 
@@ -133,6 +145,7 @@ def _run_on_thread(execution: Execution) -> None:
             make_source=make_source,
             on_open=opened.set,
             on_ended=on_ended,
+            on_unopened=on_ended,
         )
         limit = execution._timeout
         opened.wait(limit)
@@ -140,7 +153,7 @@ def _run_on_thread(execution: Execution) -> None:
             observed.subscribe(cold=True)
         shutdown = execution.pipeline.config.shutdown_timeout
         if not ended.wait(None if limit is None else limit + shutdown + _GRACE):
-            _stuck(execution, limit)
+            _stuck(execution, limit, elements)
     except BaseException:
         if not ended.is_set():
             execution.cancel()
@@ -150,14 +163,15 @@ def _run_on_thread(execution: Execution) -> None:
         thread.close()
 
 
-def _stuck(execution: Execution, limit: float | None) -> None:
+def _stuck(execution: Execution, limit: float | None, elements: list[StreamElement]) -> None:
     """The loop itself is kept by a plain function that does not return: name it, and leave it behind."""
     run = execution.run
     where = run.describe() if run is not None else "it has not opened"
     error = ExecutionTimeout(f"the execution took longer than {limit} s and its loop does not answer; {where}")
     if run is None:
+        execution._cancel_unopened()
         raise error
     run.kind, run.error, run.scope.ended = "failed", error, True
-    execution._ended(run, [])
-
-
+    if run.source is not None:
+        run.source.stopped = True  # it may be in the middle of a batch: no further element
+    execution._ended(run, elements)

@@ -6,8 +6,7 @@
     --A--B--|
     ```
 
-The picture is made by `rxstage.testing.marbles.marbles_svg` where that is there, so that docs, test kit and
-notebooks draw alike; else by the small renderer beside this file. Both are `marbles_svg(text) -> svg`.
+The picture is made by `rxstage.testing.marbles.marbles_svg`, so that docs, test kit and notebooks draw alike.
 """
 
 from __future__ import annotations
@@ -17,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from rxstage.testing.marbles import marbles_svg
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
-
-try:
-    from rxstage.testing.marbles import marbles_svg
-except ImportError:
-    from marbles_svg import marbles_svg
 
 __all__ = ["Marbles", "setup"]
 

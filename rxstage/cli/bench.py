@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rxstage.cli.command import command, console
-from rxstage.observe.table import rich_table
 
 if TYPE_CHECKING:
     from rxstage.bench import Row
@@ -23,7 +22,7 @@ def bench(
     from rxstage.bench import run_table  # only here: it brings measuring code that nothing else needs
 
     header = ("what", "figure", "bar", "moonshot", "notes")
-    console().print(rich_table(header, map(_cells, run_table(quick))))
+    console().table_out(header, map(_cells, run_table(quick)))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

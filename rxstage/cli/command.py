@@ -6,22 +6,35 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.text import Text
 
 from rxstage.errors import GraphError, RxStageError, StageError
+from rxstage.observe.table import rich_table
 
-__all__ = ["INTERRUPTED", "CommandError", "PipeClosed", "command", "console", "explain", "say", "where"]
+__all__ = ["INTERRUPTED", "CommandError", "PipeClosed", "command", "console", "explain", "plural", "say", "where"]
 
 INTERRUPTED: Final = 130  # as a shell has it for a program that Ctrl-C has ended
+_WIDEST: Final = 1000  # columns of a table
 _P = ParamSpec("_P")
 
 
 class CommandError(Exception):
-    """A command failed; its message is one line that names the remedy."""
+    """A command failed; its message is one line that names the remedy.
+
+    Args:
+        message: that line.
+        code: exit code: 1 failed, 2 wrong usage.
+    """
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class PipeClosed(Exception):
@@ -36,9 +49,14 @@ class _Console(Console):
 
     def line_out(self, *cells: Any) -> None:
         """One line: `(text, style)` pairs or texts."""
-        from rich.text import Text
+        self.print(Text.assemble(*cells), soft_wrap=True)
 
-        self.print(Text.assemble(*cells), soft_wrap=True, highlight=False)
+    def table_out(self, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table, as wide as it is: figures are not cut off."""
+        table = rich_table(header, rows)
+        needed = Measurement.get(self, self.options.update(max_width=_WIDEST), table).maximum
+        self.width = max(self.width, needed)
+        self.print(table, crop=False)
 
 
 def console(*, stderr: bool = False) -> _Console:
@@ -49,6 +67,11 @@ def console(*, stderr: bool = False) -> _Console:
 def say(message: str) -> None:
     """One line to standard error."""
     print(f"rxstage: {message}", file=sys.stderr)
+
+
+def plural(count: int, word: str) -> str:
+    """`"1 stage"`, `"2 stages"`."""
+    return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 def explain(error: BaseException) -> str:
@@ -85,7 +108,7 @@ def command(function: Callable[_P, int | None]) -> Callable[_P, None]:
             code = 1
         except (CommandError, RxStageError) as error:
             say(explain(error))
-            code = 1
+            code = error.code if isinstance(error, CommandError) else 1
         except OSError as error:
             say(f"{error.filename}: {error.strerror}" if error.filename is not None else str(error))
             code = 1

@@ -11,7 +11,7 @@ import rxstage
 from rxstage.cli.command import console
 from rxstage.execution import Execution
 from rxstage.observe.metrics import Metrics, Statistics
-from rxstage.observe.table import STAGE_HEADER, readable, rich_table, stage_rows
+from rxstage.observe.table import STAGE_HEADER, readable, stage_rows
 
 __all__ = ["Report"]
 
@@ -75,7 +75,7 @@ class Report(Struct, frozen=True):
         """Print the table of the stages, and what they did in all."""
         out = console(stderr=stderr)
         out.line_out()
-        out.print(rich_table(STAGE_HEADER, stage_rows(self.metrics, self.statistics)))
+        out.table_out(STAGE_HEADER, stage_rows(self.metrics, self.statistics))
         out.line_out(
             (self.state, "green" if self.state == "completed" else "yellow" if self.state == "cancelled" else "red"),
             f": {self.received:,} elements from {self.source} in, {self.emitted:,} out, in {readable(self.duration)}",

@@ -132,33 +132,34 @@ def _bar(levels: list[Level]) -> str:
 
 async def _gate(elements: AsyncIterator[StreamElement]) -> AsyncIterator[StreamElement]:
     """Gather frames to loud and silent segments; a short dip does not end a loud one."""
-    first: StreamElement | None = None
-    frames: list[Level] = []
+    held: list[StreamElement] = []
     is_open = False
     quiet = 0  # frames at the end of an open segment that are below the gate
 
     async for element in elements:
         if element.is_control:
             continue
-        level: Level = element.data
-        quiet = quiet + 1 if level.rms < _CLOSE else 0
-        turns = quiet > _HANG if is_open else level.rms >= _OPEN
-        if first is not None and (turns or len(frames) == _LONGEST):
-            yield _segment(first, frames, is_open)
-            first, frames = None, []
-        if turns:
-            is_open, quiet = not is_open, 0
-        first = first or element
-        frames.append(level)
-    if first is not None:
-        yield _segment(first, frames, is_open)
+        held.append(element)
+        level = element.data.rms
+        quiet = quiet + 1 if level < _CLOSE else 0
+        if quiet > _HANG if is_open else level >= _OPEN:
+            begin = max(len(held) - (quiet if is_open else 1), 0)  # the dip that was the end belongs to the silence
+            if begin:
+                yield _segment(held[:begin], is_open)
+            held, is_open, quiet = held[begin:], not is_open, 0
+        if len(held) == _LONGEST:
+            yield _segment(held, is_open)
+            held = []
+    if held:
+        yield _segment(held, is_open)
 
 
-def _segment(first: StreamElement, frames: list[Level], is_open: bool) -> StreamElement:
+def _segment(held: list[StreamElement], is_open: bool) -> StreamElement:
+    frames: tuple[Level, ...] = tuple(element.data for element in held)
     if is_open:
-        return first.replace(content=Loud(tuple(frames)))
+        return held[0].replace(content=Loud(frames))
     duration = sum(frame.audio.duration for frame in frames)
-    return first.replace(content=Silent(duration, _mean([frame.rms for frame in frames])))
+    return held[0].replace(content=Silent(duration, _mean([frame.rms for frame in frames])))
 
 
 def _pause(silent: Silent) -> str:

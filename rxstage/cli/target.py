@@ -13,8 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-import typer
-
 from rxstage.builder import PipelineBuilder
 from rxstage.cli.command import CommandError, where
 from rxstage.errors import GraphError, RxStageError
@@ -35,8 +33,7 @@ def load(target: str) -> Pipeline:
     """The pipeline that a target names.
 
     Raises:
-        typer.BadParameter: there is no such module, file or name, or it is no pipeline.
-        CommandError: importing or calling it raised something.
+        CommandError: there is no such module, file or name, it is no pipeline, or importing or calling it raised.
         GraphError: the pipeline has problems.
     """
     if target.lower().endswith(_SPECS):
@@ -50,9 +47,13 @@ def load(target: str) -> Pipeline:
         if not hasattr(value, part):
             near = get_close_matches(part, [each for each in dir(value) if not each.startswith("_")], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise typer.BadParameter(f"{place} has no {name!r}{hint}")
+            raise _wrong(f"{place} has no {name!r}{hint}")
         value = getattr(value, part)
     return _pipeline(value, target)
+
+
+def _wrong(message: str) -> CommandError:
+    return CommandError(message, code=2)
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -60,7 +61,7 @@ def _split(target: str) -> tuple[str, str]:
     if not colon or name.endswith(".py") or "/" in name or "\\" in name:  # no name, or the colon of C:\...
         return target, ""
     if not place or not name:
-        raise typer.BadParameter(f"{target!r}: write module:name or path/to/file.py:name")
+        raise _wrong(f"{target!r}: write module:name or path/to/file.py:name")
     return place, name
 
 
@@ -68,22 +69,23 @@ def _from_spec(path: Path) -> Pipeline:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from error
+        raise _wrong(f"{path} cannot be read: {error.strerror}") from error
     sys.path.insert(0, os.getcwd())
     return Pipeline.from_spec(text)
 
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise typer.BadParameter(f"there is no file {path}")
+        raise _wrong(f"there is no file {path}")
     directory = str(path.absolute().parent)
     if directory not in sys.path:
         sys.path.insert(0, directory)  # as for a script: its neighbours can be imported
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} ({path})"  # a json.py hides no json
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses and pickle look their module up there
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
     loader = spec.loader
     _guarded(lambda: loader.exec_module(module), f"{path} cannot be imported")
     return module
@@ -98,7 +100,7 @@ def _load_module(name: str) -> ModuleType:
         found = None
     if found is None:
         hint = f"; for a file write {name}.py" if Path(f"{name}.py").is_file() or "/" in name else ""
-        raise typer.BadParameter(f"there is no module {name!r} here or on the path{hint}")
+        raise _wrong(f"there is no module {name!r} here or on the path{hint}")
     module: ModuleType = _guarded(lambda: importlib.import_module(name), f"module {name!r} cannot be imported")
     return module
 
@@ -108,7 +110,7 @@ def _only_pipeline(module: ModuleType, target: str) -> str:
     if len(names) == 1:
         return names[0]
     choice = f"one of {', '.join(f'{target}:{name}' for name in names)}" if names else f"{target}:NAME"
-    raise typer.BadParameter(f"{target} has {len(names) or 'no'} pipelines at its top; write {choice}")
+    raise _wrong(f"{target} has {len(names) or 'no'} pipelines at its top; write {choice}")
 
 
 def _pipeline(value: Any, target: str) -> Pipeline:
@@ -122,7 +124,7 @@ def _pipeline(value: Any, target: str) -> Pipeline:
         if not callable(value) or isinstance(value, type) or inspect.iscoroutinefunction(value) or _asks(value):
             break
         value = _guarded(value, f"{target} failed when it was called")
-    raise typer.BadParameter(
+    raise _wrong(
         f"{target} is {_kind(value)}; name a pipeline, a builder, a stage, or a function without arguments that "
         f"gives one"
     )

@@ -27,6 +27,7 @@ from rxstage.flow.scope import Scope
 
 __all__ = ["Inlet", "Observed", "Source", "is_file", "is_single", "lines_of", "open_source"]
 
+CAUGHT: Final = (Exception, asyncio.CancelledError)
 _SLICE: Final = 0.001  # seconds for which a pump keeps the loop at most, between two elements
 _PATIENCE: Final = 60.0  # seconds without progress after which a blocked producer gives up
 _CHUNK: Final = 65536  # bytes of a binary file that make one element
@@ -58,7 +59,12 @@ def lines_of(file: Any) -> Iterator[Any]:
 
 
 class Source:
-    """What feeds an entry. `stop` ends it for good; `paused` tells whether a valve keeps it waiting."""
+    """What feeds an entry. `stop` ends it for good; `paused` tells whether a valve keeps it waiting.
+
+    `accept` takes what is sent out of band, where that does not go straight to the entry.
+    """
+
+    accept: Callable[[Any], object] | None = None
 
     def __init__(self, scope: Scope, entry: Entry) -> None:
         self.scope = scope
@@ -153,7 +159,7 @@ class _Iterated(Source):
                     enter(value)
                 if count & 7 == 7 and time() > end:
                     break
-        except Exception as error:
+        except CAUGHT as error:
             self._failed(error)
         except BaseException as error:
             self._failed(error)
@@ -181,8 +187,8 @@ class _Awaited(Source):
     def stop(self) -> None:
         if not self.stopped:
             self.stopped = True
-            if self.task is not None and self.task is not asyncio.current_task():
-                self.task.cancel()
+            if self.task is not None and self.task is not _current_task():
+                self.scope.dismiss(self.task)
 
     async def _room(self) -> None:
         assert self.scope.loop is not None
@@ -353,9 +359,7 @@ class Inlet(Source):
 class Observed(Inlet):
     """An Observable, subscribed on the loop's thread, or on the caller's where it is deferred."""
 
-    def __init__(
-        self, scope: Scope, entry: Entry, observable: abc.ObservableBase[Any], deferred: bool = False
-    ) -> None:
+    def __init__(self, scope: Scope, entry: Entry, observable: abc.ObservableBase[Any], deferred: bool = False) -> None:
         super().__init__(scope, entry)
         self.observable = observable
         self.deferred = deferred
@@ -425,6 +429,10 @@ class _OnThread(Inlet):
             subscription.dispose()
 
 
+def _current_task() -> asyncio.Task[Any] | None:
+    return asyncio.current_task() if _on_a_loop() else None
+
+
 def _on_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
@@ -452,7 +460,7 @@ def _pull(iterable: Iterable[Any]) -> Callable[[_OnThread], None]:
                 if inlet.stopped:
                     return
                 inlet.put(value)
-        except Exception as raised:
+        except CAUGHT as raised:
             error = raised
             inlet.finish(lambda: inlet._failed(error))
         else:

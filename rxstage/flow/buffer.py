@@ -86,7 +86,7 @@ class Buffer:
         priority_queue: bool = False,
         edge: tuple[str, str] = ("", ""),
         on_drop: Callable[[tuple[str, str], int], object] | None = None,
-        on_overflow: Callable[[BaseException], object] | None = None,
+        on_overflow: Callable[[BufferOverflow], object] | None = None,
     ) -> None:
         self.capacity = capacity
         self.overflow = overflow

@@ -72,8 +72,8 @@ class Select(Struct, frozen=True):
 
 def kinds_of(declared: tuple[type, ...]) -> tuple[frozenset[type], tuple[type, ...]]:
     """Split declared types into content kinds and types of `Data` values; `str` stands for `Text`."""
-    kinds = set()
-    values = []
+    kinds: set[type] = set()
+    values: list[type] = []
     for declared_type in declared:
         if declared_type is str:
             kinds.add(Text)
@@ -142,9 +142,7 @@ def fallbacks(policy: ErrorPolicy) -> Iterator[Any]:
 def bind(callback: Callback, scope: Scope) -> Callable[[Any], Any]:
     """The function of one execution: with its context, where it asks for one."""
     if callback.context:
-        return functools.partial(
-            callback.function, context=StageContext(scope, callback.name, callback.stage_type)
-        )
+        return functools.partial(callback.function, context=StageContext(scope, callback.name, callback.stage_type))
     return callback.function
 
 
@@ -172,15 +170,11 @@ def settle(callback: Callback, scope: Scope, element: StreamElement, result: Any
     if content.__class__ in CONTROL_KINDS:
         if content.__class__ is Failure and not content.stage:
             content = Failure(content.error, callback.name)
-        return scope.born(
-            element.replace(content=content, source=callback.name), callback.node
-        )
+        return scope.born(element.replace(content=content, source=callback.name), callback.node)
     return _replace(element, content=content, source=callback.name)
 
 
-def resolve(
-    callback: Callback, policy: ErrorPolicy, error: BaseException, element: StreamElement
-) -> Any:
+def resolve(callback: Callback, policy: ErrorPolicy, error: BaseException, element: StreamElement) -> Any:
     """What `fail`, `emit` and `skip` make of an error: a `Failure` content or DROP.
 
     Raises:

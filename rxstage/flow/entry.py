@@ -9,6 +9,7 @@ from rxstage.content import EndOfStream
 from rxstage.element import StreamElement, stamped
 from rxstage.flow.port import Port
 from rxstage.flow.scope import Scope
+from rxstage.flow.valve import Valve
 
 __all__ = ["Entry"]
 
@@ -52,8 +53,21 @@ class Entry:
             self.received += 1
             self.port.control(element)
 
+    def abandon(self) -> None:
+        """The execution is over: take nothing more, and hold nothing of the graph."""
+        self.closed = True
+        self.port = Port(_ignore, _ignore, _nothing, Valve())
+
     def end(self) -> None:
         """Nothing more will come."""
         if not self.closed:
             self.closed = True
             self.port.done()
+
+
+def _ignore(element: StreamElement) -> None:
+    """It comes after the end."""
+
+
+def _nothing() -> None:
+    """The end has been told."""

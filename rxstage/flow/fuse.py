@@ -197,7 +197,7 @@ def _form(select: Select) -> str:
     if select.form == "content":
         return "content"
     (kind,) = select.kinds
-    return {Text: "text", Data: "value"}.get(kind, "content")
+    return "text" if kind is Text else "value" if kind is Data else "content"
 
 
 def _general(callback: Callback, scope: Scope) -> Callable[[StreamElement], Any]:
@@ -272,7 +272,9 @@ def _factory(shape: _Shape, emits: bool, metered: bool) -> tuple[Callable[..., A
         if kind in ("map", "call"):
             add(f"{pad}{after} = f{i}({argument})", i)
             if form == "text":
-                add(f"{pad}if {after}.__class__ is str: {after} = replace({now}, content=Text({after}), source=s{i})", i)
+                add(
+                    f"{pad}if {after}.__class__ is str: {after} = replace({now}, content=Text({after}), source=s{i})", i
+                )
                 add(f"{pad}elif {after}.__class__ is not ELEMENT:")
             else:
                 add(f"{pad}if {after}.__class__ is not ELEMENT:")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["LoopThread", "shared_loop"]
+
+_LAST: Final = 1.0  # seconds that tasks get to end when the loop is closed under them
 
 
 class LoopThread:
@@ -30,6 +32,11 @@ class LoopThread:
             except (KeyboardInterrupt, SystemExit):
                 continue  # a task raised it and keeps it as its error: whoever owns that task is told
         try:
+            left = asyncio.all_tasks(self.loop)  # only where an execution was left behind
+            for task in left:
+                task.cancel()
+            if left:
+                self.loop.run_until_complete(asyncio.wait(left, timeout=_LAST))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()

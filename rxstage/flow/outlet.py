@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rxstage.element import StreamElement
 from rxstage.flow.buffer import Buffer
 from rxstage.flow.worker import Gate
 
@@ -17,7 +18,6 @@ class Outlet:
     def __init__(self, buffer: Buffer, gate: Gate) -> None:
         self.buffer = buffer
         self.gate = gate
-        self.delivered = 0
         self.ended = False
         self.error: BaseException | None = None
 
@@ -27,6 +27,13 @@ class Outlet:
         self.error = error
         self.buffer.done()
         self.gate.wake()
+
+    def take(self) -> StreamElement:
+        """The next element; there is one."""
+        element = self.buffer.queue.popleft()
+        if self.buffer.full:
+            self.buffer.reopen()
+        return element
 
     async def arrival(self) -> None:
         """Wait until there is an element.

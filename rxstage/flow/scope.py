@@ -49,6 +49,7 @@ class Scope:
         "_on_fail",
         "clock",
         "config",
+        "dismissed",
         "drainers",
         "edges",
         "ended",
@@ -96,6 +97,7 @@ class Scope:
         self.suspect: Callable[[], object] = _nothing  # something waits for what may never come
         self.serial: Any = None  # inline only: what serialises operators that emit from other threads
         self.tasks: dict[asyncio.Task[Any], str] = {}
+        self.dismissed: set[asyncio.Task[Any]] = set()
         self.links: Sequence[tuple[str, str]] = ()  # all edges, in the order of the graph
         self.names: Sequence[str] = ()  # of the stages, in topological order
         self.readers: list[Callable[[], object]] = []  # bring the counters up to date
@@ -124,10 +126,20 @@ class Scope:
         task.add_done_callback(self._forget)
         return task
 
+    def dismiss(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task whose work nobody needs any more; the execution goes on."""
+        if task in self.tasks:
+            self.dismissed.add(task)
+        task.cancel()
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if task not in self.dismissed and not self.ended:
+                self.fail(asyncio.CancelledError(f"{task.get_name()} was cancelled"))
+        elif (error := task.exception()) is not None:
             self.fail(error)
+        self.dismissed.discard(task)
 
     def forget_quietly(self, task: asyncio.Task[Any]) -> None:
         """Done callback of a task whose result somebody else takes, or nobody any more."""
@@ -171,9 +183,7 @@ class Scope:
     def tell(self, kind: type[Event], **fields: Any) -> None:
         """Tell those who listen; costs nothing where nobody does."""
         if self.listener is not None:
-            self.listener(
-                kind(pipeline=self.name, execution_id=self.execution_id, time=self.clock(), **fields)
-            )
+            self.listener(kind(pipeline=self.name, execution_id=self.execution_id, time=self.clock(), **fields))
 
     def dropped(self, edge: tuple[str, str], count: int) -> None:
         """Announce that an edge has dropped an element."""

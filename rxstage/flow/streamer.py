@@ -274,7 +274,8 @@ class _Generator:
 
     def _puller(self, stream: Any) -> Callable[[], Any]:
         if hasattr(stream, "__aiter__"):
-            return aiter(stream).__anext__
+            pull: Callable[[], Any] = aiter(stream).__anext__
+            return pull
         items = iter(stream)
         if self.callback.blocking:
             threads = StageThreads(self.name, 1)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 __all__ = ["StageThreads"]
 
@@ -75,4 +75,3 @@ class StageThreads(Executor):
             del work  # the last call's element must not live on in an idle thread
             with self._lock:
                 self._idle += 1
-

@@ -348,7 +348,7 @@ class _Sequential:
                     begin = perf_counter() if times is not None and (seen <= BATCH or not seen % BATCH) else 0.0
                     if call.lasting:
                         await self._stream(element, epoch)
-                        result = DROP
+                        result: Any = DROP
                     else:
                         result = await run(element)
                     if begin:
@@ -481,7 +481,7 @@ class _Concurrent:
             if slot.room is not None:
                 slot.room.wake()
             if self.call.callback.interruptible and slot.task is not None:
-                slot.task.cancel()
+                self.scope.dismiss(slot.task)
         if self.call.callback.interruptible:  # cancelled work no longer fills the window
             self.window = deque(slot for slot in self.window if not slot.stale)
             self.slot_free.wake()
@@ -591,5 +591,3 @@ class _Concurrent:
             self.flushing = False
         if freed:
             self.slot_free.wake()
-
-

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, get_args
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 from msgspec.structs import replace
 
-from rxstage.config import Overflow, PipelineConfig
+from rxstage.config import PipelineConfig
 from rxstage.errors import GraphError, Problem
+from rxstage.graph.arguments import called, expect, expect_buffer, rule_of, taken_apart
 from rxstage.graph.check import check
-from rxstage.graph.model import Edge, Graph, Rule
-from rxstage.stage import Series, Shape, Stage, function_flags
+from rxstage.graph.model import Edge, Graph
+from rxstage.stage import Shape, Stage
 
-__all__ = ["Assembly", "checked_graph", "graph_of"]
+__all__ = ["Assembly", "checked_graph", "graph_of", "nested_form", "use_nested_form"]
 
-_OVERFLOWS: Final = get_args(Overflow)
+_nested_form: Callable[[Graph], Stage] | None = None
+
+
+def use_nested_form(form: Callable[[Graph], Stage]) -> None:
+    """Set what makes a stage of a graph; the builder's module sets it once, to `Pipeline`."""
+    global _nested_form
+    _nested_form = form
+
+
+def nested_form() -> Callable[[Graph], Stage]:
+    """What makes a stage of a graph."""
+    assert _nested_form is not None, "import rxstage first"
+    return _nested_form
 
 
 def checked_graph(
@@ -122,14 +134,14 @@ class Assembly:
                 raise TypeError(
                     f"add takes stage objects, got the name {stage!r}; a name does for stages that are there"
                 )
-            _expect(stage)
+            expect(stage)
         for stage in stages:
             self._ends(stage, "")
 
     def chain(self, stages: Sequence[Any]) -> None:
         """Add stages, each behind the one before."""
         for stage in stages:
-            _expect(stage)
+            expect(stage)
         last = ""
         for stage in stages:
             first, end = self._ends(stage, "chain stage")
@@ -139,16 +151,10 @@ class Assembly:
 
     def connect(self, source: Any, target: Any, when: Any, buffer_size: Any, overflow: Any) -> None:
         """Add one edge with options."""
-        _expect(source)
-        _expect(target)
-        rule = None if when is None else _rule(when)
-        if buffer_size is not None:
-            if not isinstance(buffer_size, int) or isinstance(buffer_size, bool):
-                raise TypeError(f"buffer_size must be a whole number of elements, got {buffer_size!r}")
-            if buffer_size < 1:
-                raise ValueError(f"buffer_size must be at least 1 element, got {buffer_size!r}")
-        if overflow is not None and overflow not in _OVERFLOWS:
-            raise ValueError(f"overflow must be one of {', '.join(map(repr, _OVERFLOWS))}, got {overflow!r}")
+        expect(source)
+        expect(target)
+        rule = None if when is None else rule_of(when)
+        expect_buffer(buffer_size, overflow)
         self.edges.append(
             Edge(
                 self._ends(source, "connect source")[1],
@@ -162,9 +168,9 @@ class Assembly:
     def branch(self, source: Any, targets: Sequence[Any]) -> None:
         """Add an edge to each target, which lets through what the target accepts."""
         if not targets:
-            raise ValueError(f"branch from {_called(source)} needs at least one target")
+            raise ValueError(f"branch from {called(source)} needs at least one target")
         for each in (source, *targets):
-            _expect(each)
+            expect(each)
         start = self._ends(source, "branch source")[1]
         for target in targets:
             self._branches.append(len(self.edges))
@@ -172,26 +178,26 @@ class Assembly:
 
     def route(self, source: Any, rules: Sequence[Any], otherwise: Any) -> None:
         """Add rules to the routing table of a source."""
-        _expect(source)
+        expect(source)
         if not rules and otherwise is None:
-            raise ValueError(f"route from {_called(source)} needs at least one pair (rule, target), or otherwise=")
+            raise ValueError(f"route from {called(source)} needs at least one pair (rule, target), or otherwise=")
         pairs = []
         for pair in rules:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise TypeError(
-                    f"route from {_called(source)} takes pairs (rule, target) such as (ToolCall, tools), got {pair!r}"
+                    f"route from {called(source)} takes pairs (rule, target) such as (ToolCall, tools), got {pair!r}"
                 )
             if isinstance(pair[0], (Stage, str)):
                 raise TypeError(f"in a pair the rule comes first: (rule, target), got {pair!r}")
-            _expect(pair[1])
-            pairs.append((_rule(pair[0]), pair[1]))
-        name = source if isinstance(source, str) else _flat(source)[-1].name
+            expect(pair[1])
+            pairs.append((rule_of(pair[0]), pair[1]))
+        name = source if isinstance(source, str) else taken_apart(source)[-1].name
         if otherwise is not None:
-            _expect(otherwise)
+            expect(otherwise)
             if name in self._otherwise:
                 raise ValueError(
-                    f"route from {name!r} has otherwise={self._otherwise[name]!r} already; one stage takes what no rule "
-                    f"matched, and can branch further"
+                    f"route from {name!r} has otherwise={self._otherwise[name]!r} already; one stage takes what no "
+                    f"rule matched, and can branch further"
                 )
         start = self._ends(source, "route source")[1]
         for rule, target in pairs:
@@ -204,9 +210,9 @@ class Assembly:
     def merge(self, sources: Sequence[Any], into: Any) -> None:
         """Add an edge from each source to one target."""
         if not sources:
-            raise ValueError(f"merge into {_called(into)} needs at least one source")
+            raise ValueError(f"merge into {called(into)} needs at least one source")
         for each in (*sources, into):
-            _expect(each)
+            expect(each)
         starts = [self._ends(source, "merge source")[1] for source in sources]
         target = self._ends(into, "merge target")[0]
         self.edges.extend(Edge(start, target) for start in starts)
@@ -224,84 +230,12 @@ class Assembly:
                 self._ids.add(id(what))
                 self.stages.append(what)
             return name, name
-        flat = _flat(what)
+        flat = taken_apart(what)
         for stage in flat:
             self._ends(stage, role)
-        for before, after in zip(flat, flat[1:], strict=False):
+        for before, after in pairwise(flat):
             step = id(before), id(after)
             if step not in self._series:  # mentioned twice, a series is still the same
                 self._series.add(step)
                 self.edges.append(Edge(before.name, after.name))
         return flat[0].name, flat[-1].name
-
-
-def _flat(stage: Stage) -> tuple[Stage, ...]:
-    """The stages that one stands for: those of a series, in order."""
-    if not isinstance(stage, Series):
-        return (stage,)
-    result: list[Stage] = []
-    left: list[Stage] = [stage]
-    while left:
-        each = left.pop()
-        if isinstance(each, Series):
-            left.extend(reversed(each.stages))
-        else:
-            result.append(each)
-    return tuple(result)
-
-
-def _expect(what: Any) -> None:
-    """See to it that something is a stage or a name."""
-    if isinstance(what, Stage):
-        if what.shape is None:
-            raise TypeError(
-                f"stage {what.name!r} does nothing: {type(what).__name__} must override apply, process or build"
-            )
-        if what.shape is Shape.SERIES and not _flat(what):
-            raise ValueError(f"series {what.name!r} holds no stages; make one with a >> b")
-    elif isinstance(what, str):
-        if not what:
-            raise ValueError("a stage's name must not be empty, got ''")
-    else:
-        raise TypeError(f"a stage or the name of one is needed, got {what!r}; {_remedy(what)}")
-
-
-def _remedy(what: Any) -> str:
-    if isinstance(what, (list, tuple, set, dict)) or hasattr(what, "__next__"):
-        return "pass several one by one, with a star: chain(*stages)"
-    if isinstance(what, type) and issubclass(what, Stage):
-        return f"pass an instance: {what.__name__}(...)"
-    if hasattr(what, "build") and hasattr(what, "chain"):
-        return "build it first: a pipeline is a stage, its builder is not"
-    if callable(what):
-        return "wrap a function in MapStage or decorate it with @stage, and an Rx operator in OperatorStage"
-    return "see rxstage.Stage"
-
-
-def _rule(rule: Any) -> Rule:
-    """A rule as an edge has it.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if typing.get_origin(rule) in (typing.Union, types.UnionType):
-        rule = typing.get_args(rule)
-    if isinstance(rule, (list, set, frozenset)):
-        rule = tuple(rule)
-    if isinstance(rule, type):
-        return rule
-    if isinstance(rule, tuple) and rule and all(isinstance(each, type) for each in rule):
-        return rule
-    if callable(rule) and not isinstance(rule, Stage):
-        if function_flags(rule)[1]:
-            raise TypeError(
-                f"a rule's predicate must be a plain function, got the async {rule!r}; decide in a stage before"
-            )
-        return rule  # type: ignore[no-any-return]
-    raise TypeError(
-        f"a rule must be a content type (Text), several ((Text, Audio)) or a predicate of the element, got {rule!r}"
-    )
-
-
-def _called(what: Any) -> str:
-    return repr(what.name if isinstance(what, Stage) else what)

@@ -263,9 +263,7 @@ class _Wiring:
 
         return fan_out(branches, unrouted)
 
-    def _tested(
-        self, node: Node, test: Callable[[StreamElement], Any] | None
-    ) -> Callable[[StreamElement], Any] | None:
+    def _tested(self, node: Node, test: Callable[[StreamElement], Any] | None) -> Callable[[StreamElement], Any] | None:
         if test is None or node.callback is None or getattr(test, "__module__", "").startswith("rxstage."):
             return test
         callback = node.callback

@@ -7,6 +7,7 @@ one bend to many slants.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from rxstage.graph.places import Box, Line, Place, Point, paths_of, ranks_of, uncross
@@ -109,7 +110,7 @@ def _force(one: Place, other: Place) -> float:
 def _fit(layer: Sequence[Place], wanted: Sequence[float], weights: Sequence[float]) -> None:
     """Put each place as near as can be to where it wants to be, in order and apart (pool adjacent violators)."""
     offsets = [0.0]
-    for one, other in zip(layer, layer[1:], strict=False):
+    for one, other in pairwise(layer):
         offsets.append(offsets[-1] + _apart(one, other))
     pools: list[tuple[float, float, int]] = []  # mean, weight, count
     for want, weight, offset in zip(wanted, weights, offsets, strict=False):

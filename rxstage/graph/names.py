@@ -26,7 +26,9 @@ _T = TypeVar("_T")
 
 _REGISTERED: Final[dict[str, Any]] = {}
 _VALUES: Final = (str, bytes, int, float, bool, complex, list, tuple, dict, set, frozenset, object)
-_TYPES: Final[dict[str, type]] = {each.__name__: each for each in (*CONTENT_KINDS, *CONTROL_KINDS, StreamElement, *_VALUES)}
+_TYPES: Final[dict[str, type]] = {
+    each.__name__: each for each in (*CONTENT_KINDS, *CONTROL_KINDS, StreamElement, *_VALUES)
+}
 _ERRORS: Final = {
     name: each for name, each in vars(builtins).items() if isinstance(each, type) and issubclass(each, BaseException)
 }
@@ -35,7 +37,27 @@ _STAGES: Final[dict[str, Any]] = {
 }
 _FUNCTIONS: Final[dict[str, Any]] = {  # builtins that can do no harm
     f"builtins:{each.__name__}": each
-    for each in (len, repr, abs, round, sorted, sum, min, max, any, all, ord, chr, str, int, float, bool, list, tuple, set)
+    for each in (
+        abs,
+        all,
+        any,
+        bool,
+        chr,
+        float,
+        int,
+        len,
+        list,
+        max,
+        min,
+        ord,
+        repr,
+        round,
+        set,
+        sorted,
+        str,
+        sum,
+        tuple,
+    )
 } | {
     f"builtins:{kind.__name__}.{name}": getattr(kind, name)
     for kind in (str, bytes)
@@ -184,7 +206,7 @@ class Names:
                 return names[name]
         if ":" in name:
             return self._import(name, what, is_own)
-                near = get_close_matches(name, [*self.registry, *own], n=1)
+        near = get_close_matches(name, [*self.registry, *own], n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"register it with register_{what}, or use an import name"
         raise LookupError(f"{what} {name!r} is unknown, {remedy}")
 
@@ -198,8 +220,8 @@ class Names:
         own = is_own is not None and _within(module_name, _OWN)
         if not own and not self._allowed(module_name):
             raise LookupError(
-                f"{what} {name!r} must not be imported; allow it with allow_imports=({module_name.partition('.')[0]!r},) "
-                f"if you trust the spec, or register it with register_{what}"
+                f"{what} {name!r} must not be imported; if you trust the spec, allow it with "
+                f"allow_imports=({module_name.partition('.')[0]!r},), or register it with register_{what}"
             )
         thing = _reach(name, module_name, parts)
         if own and is_own is not None and is_own(thing) and _within(_home(thing), _OWN):
@@ -233,7 +255,9 @@ class Names:
             raise LookupError(f"{thing!r} has no name that it could be imported by; {remedy}")
         if "<" in qualname:
             kind = "a lambda" if qualname.endswith("<lambda>") else "local to a function"
-            raise LookupError(f"{what} {qualname!r} is {kind} and cannot be imported; define it in a module, or {remedy}")
+            raise LookupError(
+                f"{what} {qualname!r} is {kind} and cannot be imported; define it in a module, or {remedy}"
+            )
         name = f"{module}:{qualname}"
         try:
             found = _reach(name, module, qualname.split("."))

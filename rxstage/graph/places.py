@@ -8,6 +8,7 @@ barycentres.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 __all__ = ["Box", "Line", "Place", "Point", "paths_of", "ranks_of", "uncross"]
@@ -114,7 +115,7 @@ def paths_of(lines: Sequence[Line], places: Sequence[Place], layers: list[list[P
                 layers[rank].append(place := Place(rank, None))
                 path.append(place)
         path.append(target)
-        for one, other in zip(path, path[1:], strict=False):
+        for one, other in pairwise(path):
             if other.rank == one.rank + 1:
                 one.after.append(other)
                 other.before.append(one)
@@ -162,7 +163,7 @@ def _mean_after(place: Place) -> float:
 def _crossings(layers: Sequence[Sequence[Place]]) -> int:
     """How often lines cross between neighbouring ranks: inversions, counted with a Fenwick tree."""
     total = 0
-    for layer, following in zip(layers, layers[1:], strict=False):
+    for layer, following in pairwise(layers):
         tree = [0] * (len(following) + 1)
         seen = 0
         for place in layer:

@@ -47,7 +47,8 @@ STYLE: Final = (
     '.rxstage{font-family:ui-sans-serif,system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;max-width:100%}'
     ".rxstage text{text-anchor:middle}"
     f".rxstage .name{{font-size:{NAME}px;font-weight:600}}.rxstage .caption{{font-size:{CAPTION}px}}"
-    f".rxstage .label text{{font-size:{LABEL}px}}.rxstage .title{{font-size:{TITLE}px;font-weight:600;text-anchor:start}}"
+    f".rxstage .label text{{font-size:{LABEL}px}}"
+    f".rxstage .title{{font-size:{TITLE}px;font-weight:600;text-anchor:start}}"
     ".rxstage .stage path{stroke-width:1.5}.rxstage .edge path{fill:none;stroke-width:1.4}"
     ".rxstage .edge .head{stroke:none}.rxstage .label rect{stroke-opacity:.35}"
     ".rxstage .cluster rect{fill-opacity:.08;stroke-opacity:.7;stroke-dasharray:5 4}"

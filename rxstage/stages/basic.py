@@ -6,14 +6,14 @@ import inspect
 import types
 import typing
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Unpack, overload
 
 from reactivex import Observable
 
 from rxstage.content import CONTENT_KINDS, CONTROL_KINDS, Data, Text
 from rxstage.element import StreamElement
 from rxstage.flow.callback import Callback, Kind
-from rxstage.stage import Shape, Stage, StageType, function_flags
+from rxstage.stage import Shape, Stage, StageOptions, StageType, function_flags
 
 __all__ = [
     "FilterStage",
@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 
+class _FunctionOptions(StageOptions, total=False):
+    as_content: bool
+
 
 class _FunctionStage(Stage):
     shape: ClassVar[Shape | None] = Shape.ELEMENT
@@ -37,12 +40,14 @@ class _FunctionStage(Stage):
     on: Any = None
     as_content: bool = False
 
-    def __init__(self, name: str, fn: Callable[..., Any], /, *, on: Any = None, **options: Any) -> None:
+    def __init__(
+        self, name: str, fn: Callable[..., Any], /, *, on: Any = None, **options: Unpack[_FunctionOptions]
+    ) -> None:
         if not callable(fn):
             raise TypeError(f"stage {name!r} needs a function, got {fn!r}")
         if on is not None:
             options.setdefault("accepts", on)
-        super().__init__(name, fn=fn, on=on, **options)
+        Stage.__init__(self, name, fn=fn, on=on, **options)
         context, asynchronous, generator = function_flags(fn)
         if generator and self.kind is not Kind.FLAT:
             raise TypeError(
@@ -57,7 +62,13 @@ class _FunctionStage(Stage):
     def callback(self, name: str, node: int = 0) -> Callback:
         context, asynchronous, generator = function_flags(self.fn)
         return self._callback(
-            name, node, self.fn, self.kind, context, asynchronous, generator,
+            name,
+            node,
+            self.fn,
+            self.kind,
+            context,
+            asynchronous,
+            generator,
             "content" if self.as_content else "element" if self.on is None else "payload",
         )
 
@@ -88,6 +99,11 @@ class MapStage(_FunctionStage):
 
     kind: ClassVar[Kind] = Kind.MAP
 
+    def __init__(
+        self, name: str, fn: Callable[..., Any], /, *, on: Any = None, **options: Unpack[_FunctionOptions]
+    ) -> None:  # spelled out for type checkers, which would make one of the fields
+        super().__init__(name, fn, on=on, **options)
+
 
 class FilterStage(_FunctionStage):
     """Lets an element go on if a predicate says so. Controls and content that it does not accept always pass.
@@ -104,6 +120,11 @@ class FilterStage(_FunctionStage):
     """
 
     kind: ClassVar[Kind] = Kind.FILTER
+
+    def __init__(
+        self, name: str, fn: Callable[..., Any], /, *, on: Any = None, **options: Unpack[_FunctionOptions]
+    ) -> None:  # spelled out for type checkers, which would make one of the fields
+        super().__init__(name, fn, on=on, **options)
 
 
 class FlatMapStage(_FunctionStage):
@@ -124,6 +145,11 @@ class FlatMapStage(_FunctionStage):
 
     kind: ClassVar[Kind] = Kind.FLAT
 
+    def __init__(
+        self, name: str, fn: Callable[..., Any], /, *, on: Any = None, **options: Unpack[_FunctionOptions]
+    ) -> None:  # spelled out for type checkers, which would make one of the fields
+        super().__init__(name, fn, on=on, **options)
+
 
 class SinkStage(_FunctionStage):
     """Calls a function with each element and lets only controls go on.
@@ -141,6 +167,11 @@ class SinkStage(_FunctionStage):
 
     type: ClassVar[StageType] = StageType.SINK
     kind: ClassVar[Kind] = Kind.SINK
+
+    def __init__(
+        self, name: str, fn: Callable[..., Any], /, *, on: Any = None, **options: Unpack[_FunctionOptions]
+    ) -> None:  # spelled out for type checkers, which would make one of the fields
+        super().__init__(name, fn, on=on, **options)
 
 
 class PassthroughStage(Stage):
@@ -174,7 +205,7 @@ class GenerateStage(Stage):
 
     fn: Any
 
-    def __init__(self, name: str, fn: Callable[..., Any], /, **options: Any) -> None:
+    def __init__(self, name: str, fn: Callable[..., Any], /, **options: Unpack[StageOptions]) -> None:
         if not callable(fn):
             raise TypeError(f"stage {name!r} needs a function that gives an iterator, got {fn!r}")
         super().__init__(name, fn=fn, **options)
@@ -203,7 +234,9 @@ class StageFunc(Stage):
 
     fn: Any
 
-    def __init__(self, name: str, type: StageType, fn: Callable[..., Any], /, **options: Any) -> None:
+    def __init__(
+        self, name: str, type: StageType, fn: Callable[..., Any], /, **options: Unpack[StageOptions]
+    ) -> None:
         if not callable(fn):
             raise TypeError(f"stage {name!r} needs a function of an async iterator, got {fn!r}")
         super().__init__(name, fn=fn, type=StageType(type), **options)
@@ -321,7 +354,7 @@ def _returned(hint: Any) -> tuple[type, ...]:
         hint = typing.get_args(hint)[0] if typing.get_args(hint) else None
     kinds = _members(hint)
     return tuple(
-        kind for kind in kinds if kind is str or kind in CONTENT_KINDS or (kind not in CONTROL_KINDS and kind is not type(None))
+        kind
+        for kind in kinds
+        if kind is str or kind in CONTENT_KINDS or (kind not in CONTROL_KINDS and kind is not type(None))
     )
-
-

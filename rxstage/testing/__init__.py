@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from rxstage.testing.leaks import assert_no_leaks
+from rxstage.testing.virtual import Deadlock, LeftBehind, StillBusy, VirtualLoop, run_virtual, virtual, virtual_loop
+
 if TYPE_CHECKING:
     from rxstage.testing.laws import LAWS, LawBroken, LawReport, check_stage
-    from rxstage.testing.leaks import assert_no_leaks
     from rxstage.testing.marbles import MarbleRecord, MarbleRun, elements_from, marbles_of, marbles_svg, run_marbles
     from rxstage.testing.probes import SinkProbe, SourceProbe, settle
-    from rxstage.testing.virtual import Deadlock, LeftBehind, StillBusy, VirtualLoop, run_virtual, virtual, virtual_loop
 
 __all__ = [
     "LAWS",
@@ -38,18 +39,8 @@ __all__ = [
 
 _MODULES: Final = {
     "laws": ("LAWS", "LawBroken", "LawReport", "check_stage"),
-    "leaks": ("assert_no_leaks",),
     "marbles": ("MarbleRecord", "MarbleRun", "elements_from", "marbles_of", "marbles_svg", "run_marbles"),
     "probes": ("SinkProbe", "SourceProbe", "settle"),
-    "virtual": (
-        "Deadlock",
-        "LeftBehind",
-        "StillBusy",
-        "VirtualLoop",
-        "run_virtual",
-        "virtual",
-        "virtual_loop",
-    ),
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 

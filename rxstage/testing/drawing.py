@@ -128,7 +128,9 @@ def _stream(name: str, marks: list[Mark], left: float, y: float, width: float, c
 
 def _marble(text: str, x: float, y: float, colours: dict[str, str]) -> str:
     control = text in CONTROL_TOKENS
-    colour = _CONTROLS[text] if control else colours.setdefault(text[0].casefold(), _COLOURS[len(colours) % len(_COLOURS)])
+    colour = (
+        _CONTROLS[text] if control else colours.setdefault(text[0].casefold(), _COLOURS[len(colours) % len(_COLOURS)])
+    )
     half = max(_RADIUS, len(text) * _LETTER / 2 + 5)
     title = f"<title>{CONTROL_TOKENS[text]}</title>" if control else ""
     return (

@@ -68,9 +68,7 @@ class MarbleRun(Struct, frozen=True, eq=False):
     @property
     def marks(self) -> list[Mark]:
         """The records on ticks, by their names."""
-        return [
-            Mark(round(record.time / self.timespan), _name(record, self.names)) for record in self.records
-        ]
+        return [Mark(round(record.time / self.timespan), _name(record, self.names)) for record in self.records]
 
     @property
     def text(self) -> str:
@@ -279,7 +277,9 @@ def _needs_a_loop(stage: Any) -> bool:
 
 def _under_test_scheduler(stage: Any, source: Observable[Any], watched: float, records: list[MarbleRecord]) -> None:
     scheduler = TestScheduler()
-    subscription = source.pipe(stage).subscribe(*_recorder(records, lambda: float(scheduler.clock)), scheduler=scheduler)
+    subscription = source.pipe(stage).subscribe(
+        *_recorder(records, lambda: float(scheduler.clock)), scheduler=scheduler
+    )
     scheduler.advance_to(watched)
     subscription.dispose()
 

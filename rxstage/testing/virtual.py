@@ -342,13 +342,15 @@ def _tear_down(loop: VirtualLoop, wait: bool = True) -> list[str]:
     if loop.is_closed():
         return []
     left: list[str] = []
+    named: set[asyncio.Task[Any]] = set()
     try:
         loop._horizon = loop.time() + 2 * (_ROUNDS + 1) * _TEAR_DOWN
         for _ in range(_ROUNDS):
             tasks = _pending(loop)
             if not tasks:
                 break
-            left += [describe_task(task) for task in tasks]
+            left += [describe_task(task) for task in tasks if task not in named]
+            named.update(tasks)
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.wait(tasks, timeout=_TEAR_DOWN))

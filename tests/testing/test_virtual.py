@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,14 +25,6 @@ from rxstage.testing.virtual import (
 )
 
 WAIT = 10.0  # real seconds, an upper bound that a healthy run never comes near
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    """No test takes the time that it speaks of: all of them speak of minutes at least."""
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < 30.0
 
 
 def now() -> float:
@@ -327,6 +318,36 @@ def test_deadlock_late() -> None:
         run_virtual(main)
 
 
+def test_thread_that_never_calls_does_not_hide_a_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that might call are waited for only so long."""
+    monkeypatch.setattr("rxstage.testing.virtual._PATIENCE", 0.02)
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait, args=(WAIT,))
+
+    async def main() -> None:
+        thread.start()
+        await asyncio.Event().wait()
+
+    try:
+        with pytest.raises(Deadlock, match="no timer"):
+            run_virtual(main, grace=0.01)
+    finally:
+        go.set()
+        thread.join()
+
+
+def test_work_that_ends_when_nobody_waits_any_more() -> None:
+    """A thread may outlive a loop that gave up on it; its result goes nowhere, and nothing is raised."""
+    go = threading.Event()
+
+    async def main() -> None:
+        asyncio.get_running_loop().run_in_executor(None, go.wait, WAIT)
+
+    with pytest.raises(StillBusy, match=r"Event\.wait in an executor|default executor"):
+        run_virtual(main, limit=0.02)
+    go.set()
+
+
 def test_sleeping_for_ever_is_a_deadlock() -> None:
     """A timer at infinity is none."""
     with pytest.raises(Deadlock, match="no timer"):
@@ -390,8 +411,9 @@ def test_task_that_ignores_its_cancellation() -> None:
         main.task = asyncio.create_task(stubborn())  # type: ignore[attr-defined]
         await asyncio.sleep(1)
 
-    with pytest.raises(LeftBehind, match="ignores its cancellation"):
+    with pytest.raises(LeftBehind, match="ignores its cancellation") as raised:
         run_virtual(main)
+    assert len(raised.value.left) == 2
 
 
 def test_error_of_the_block_goes_first() -> None:
