@@ -39,6 +39,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "myst_nb",
     "marbles",
+    "commandline",
 ]
 exclude_patterns = ["_build", "_ext"]
 
@@ -65,6 +66,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|collections|concurrent|contextlib|contextvars|numbers|types|typing)\..*"),
     ("py:.*", r"(annotated_types|msgspec|numpy|np|PIL|pydantic|pydantic_core|reactivex|rich|loguru)\..*"),
+    ("py:class", r"tuple\[~.*"),  # pydantic writes the types of its fields in a form of its own
     ("py:class", r"(CoreSchema|Executor|NDArray|Observable|PilImage)"),  # imported for type checkers only
 ]
 

@@ -585,7 +585,7 @@ class _Output(Observable[StreamElement]):
     ) -> abc.DisposableBase:
         execution = self._execution
         execution._take("output")
-        shared: _Shared = execution._iterator  # type: ignore[assignment]
+        shared: Any = execution._iterator
         if not isinstance(shared, _Shared):
             shared = _Shared(execution)
             execution._iterator = shared  # type: ignore[assignment]

@@ -282,7 +282,7 @@ def _inline(
 
 
 def _pull(source: _InlineSource, feed: Any, inbox: list[StreamElement]) -> None:
-    items = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
+    items: Any = () if feed is None else (feed,) if is_single(feed) else lines_of(feed) if is_file(feed) else feed
     try:
         for value in items:
             if source.stopped:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec.structs import replace as _replace
 from reactivex import abc
 
+from rxstage.content import EndOfStream
 from rxstage.element import StreamElement
 from rxstage.errors import ExecutionTimeout
 from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
 from rxstage.flow.callback import CAUGHT
+from rxstage.flow.codegen import MORE
 from rxstage.flow.entry import Entry
 from rxstage.flow.loopthread import LoopThread
 from rxstage.flow.valve import Valve
@@ -85,36 +87,44 @@ def _run_inline(execution: Execution) -> None:
 
 
 def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
-    scope, inbox = run.scope, execution._inbox
-    push, enter = entry.port.push, entry.enter
-    sequence, clock = scope.next_sequence, scope.clock
-    received = 0
-
-    def count() -> None:
-        nonlocal received
-        entry.received += received
-        received = 0
-
-    scope.readers.append(count)
+    scope, inbox, enter = run.scope, execution._inbox, entry.enter
     wake = [_WAKE]
     scope.release.append(lambda: inbox.extend(wake))  # an end from inside or from another thread is seen there
     scope.drainers.append(lambda: inbox.extend(wake))
-    try:
-        for value in items:
-            if value.__class__ is StreamElement:
-                received += 1
-                push(_replace(value, sequence=sequence(), timestamp=clock()))
-            else:
-                enter(value)
-            if inbox:
-                execution._drain_inbox(run)
-                if scope.ended or entry.closed:
-                    return
+    if entry.port.drain is not None and not inbox:
+        items = iter(items)
+        if _drained(run, entry, items, inbox):
+            return
+    if inbox:
+        execution._drain_inbox(run)
+    for value in items:
+        enter(value)
         if inbox:
             execution._drain_inbox(run)
+        if scope.ended or entry.closed:
+            return
+
+
+def _drained(run: Run, entry: Entry, items: Any, inbox: list[StreamElement]) -> bool:
+    """Let the first node pull by itself; False where something came between, and the rest is to be pulled here."""
+    drain, before, admitted = entry.port.drain, entry.received, 0
+    assert drain is not None
+
+    def admit(element: StreamElement) -> None:
+        nonlocal admitted
+        admitted += 1
+        if element.content.__class__ is EndOfStream:
+            run.stop_input()
+        else:
+            entry.port.control(element)
+
+    try:
+        more = drain(items, admit, run.scope.clock, inbox) is MORE
     finally:
-        count()
-        inbox.clear()
+        passed = run.scope.refresh()[run.plan.names[0]].received
+        entry.received = before + passed + admitted
+    run.scope.next_sequence = itertools.count(entry.received + 1).__next__
+    return not more or run.scope.ended or entry.closed
 
 
 def _run_on_thread(execution: Execution) -> None:

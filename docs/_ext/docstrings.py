@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from itertools import groupby
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from sphinx.util import inspect as sphinx_inspect
 from sphinx.util.nodes import make_refnode
 
 import rxstage
+import rxstage.graph.spec
 import rxstage.testing
 import rxstage.wire
 
@@ -30,7 +32,7 @@ _CONTRACT: Final = re.compile(r"(Emits|Holds|Completes|Fails): ")
 _MARBLES: Final = re.compile(r"\s*([\w ]+\s)?\s*[-^][-\w'|#^(),!]*[-|#>)]\s*$|\s*\[.*\]\s*$")
 _TICKS: Final = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _CLASS: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")  # a class as a default value
-_MODULES: Final = (rxstage, rxstage.testing, rxstage.wire)
+_MODULES: Final = (rxstage, rxstage.testing, rxstage.wire, rxstage.graph.spec)
 
 
 def converted(lines: list[str]) -> list[str]:
@@ -74,6 +76,16 @@ def converted(lines: list[str]) -> list[str]:
     return result
 
 
+def _set_apart(lines: list[str]) -> list[str]:
+    """Indent the paragraphs of a module's docstring that are no prose: a piece of YAML, for instance."""
+    result: list[str] = []
+    for _, group in groupby(lines, key=lambda line: bool(line.strip())):
+        paragraph = list(group)
+        inside = not paragraph[0].startswith(" ") and any(line.startswith("  ") for line in paragraph)
+        result += [f"    {line}" for line in paragraph] if inside else paragraph
+    return result
+
+
 def _split_contract(line: str) -> list[str]:
     if not _CONTRACT.match(line):
         return [line]
@@ -102,7 +114,7 @@ def _reference(match: re.Match[str]) -> str:
 
 
 def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = converted(lines)
+    lines[:] = converted(_set_apart(lines) if what == "module" else lines)
     if what in ("attribute", "data", "property"):
         lines[:0] = ["..", ""]  # an empty comment: else napoleon takes what stands before a colon for a type
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -45,22 +46,24 @@ def run(
     a stage passes on are told on standard error.
     """
     if timeout is not None and timeout <= 0:
-        raise typer.BadParameter(f"must be above 0 s, got {timeout}", param_hint="--timeout")
+        raise CommandError(f"--timeout must be above 0 s, got {timeout}", code=2)
     pipeline = load(target)
     if metrics or json:
         pipeline = _measured(pipeline)
     source = open_input(file) if file is not None or piped() else None
     if source is None and not _generates(pipeline.graph):
-        raise typer.BadParameter(f"{pipeline.name!r} reads an input and there is none: name a FILE, or pipe one in")
+        raise CommandError(f"{target} reads an input and there is none: name a FILE, or pipe one in", code=2)
     if source is not None and wire:
-        source.source = _elements(source)
+        source.source = _elements(source, source.source)
+
+    # Whoever reads a stream must not wait for a block of it.
+    live = source is None or source.live or sys.stdout.isatty()
 
     def show(element: StreamElement) -> None:
-        # Each line at once: whoever reads a stream must not wait for a block of it.
-        typer.echo(to_json(element).decode() if wire else _shown(element))
+        print(to_json(element).decode() if wire else _shown(element), flush=live)
 
     try:
-        report, code = stream(pipeline, source, None if json else show, timeout=timeout)
+        report, code = stream(pipeline, source, None if json else show, controls=wire, timeout=timeout)
     finally:
         if source is not None:
             source.__exit__()
@@ -85,10 +88,10 @@ def _generates(graph: Graph) -> bool:
     )
 
 
-def _elements(source: Input) -> Iterator[StreamElement]:
+def _elements(source: Input, lines: Iterator[str]) -> Iterator[StreamElement]:
     if source.kind != "text":
         raise CommandError(f"{source.name} is a WAV file; --wire reads lines of JSON")
-    for number, line in enumerate(source.source, 1):
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield from_json(line)

@@ -20,6 +20,7 @@ def stream(
     source: Input | None,
     show: Callable[[StreamElement], object] | None,
     *,
+    controls: bool = False,
     slow: float = 0.0,
     timeout: float | None = None,
 ) -> tuple[Report, int]:
@@ -28,7 +29,8 @@ def stream(
     Args:
         pipeline: what to execute.
         source: what it reads; None for nothing.
-        show: called with each element that is no control, if given.
+        show: called with each element, if given.
+        controls: whether controls are shown too; a failure is else said on standard error.
         slow: seconds to wait after each element.
         timeout: seconds for all of it.
 
@@ -38,13 +40,14 @@ def stream(
     Raises:
         PipeClosed: whoever read the output has gone.
     """
-    return asyncio.run(_stream(pipeline, source, show, slow, timeout))
+    return asyncio.run(_stream(pipeline, source, show, controls, slow, timeout))
 
 
 async def _stream(
     pipeline: Pipeline,
     source: Input | None,
     show: Callable[[StreamElement], object] | None,
+    controls: bool,
     slow: float,
     timeout: float | None,
 ) -> tuple[Report, int]:
@@ -61,11 +64,11 @@ async def _stream(
     try:
         async with execution:
             async for element in execution:
-                if element.is_control:
+                if element.is_control and not controls:
                     if element.failure is not None:
                         say(f"stage {element.failure.stage!r} passed on a failure: {explain(element.failure.error)}")
                     continue
-                emitted += 1
+                emitted += not element.is_control
                 if show is not None:
                     show(element)
                 if slow:

@@ -163,6 +163,8 @@ def settle(callback: Callback, scope: Scope, element: StreamElement, result: Any
     if kind is ControlElement:
         return scope.born(result, callback.node)
     if hasattr(result, "__await__"):
+        if hasattr(result, "close"):
+            result.close()
         raise TypeError(
             f"the plain function of stage {callback.name!r} returned an awaitable; make it an `async def` function"
         )

@@ -1,47 +1,27 @@
 """Neighbouring synchronous callbacks as one function that costs little more than calling them.
 
-A run of callbacks is translated to the source of one Python function, one step a callback:
-
-    def push(e0):
-        nonlocal n
-        n += 1
-        try:
-            e1 = f0(e0)
-            if e1.__class__ is not ELEMENT:     # a payload, a control, or None
-                ...
-            e2 = f1(e1)
-            ...
-        except CAUGHT as error:                 # the line of the traceback tells which step raised
-            ...
-        emit(e2)
-
-The source depends only on the shape of the run, so runs of one shape share one code object. A long run is
-cut into segments; between segments with a 1:N step stands a loop.
+A long run is cut into segments, each a generated function (see `codegen`); between segments with a 1:N step
+stands a loop.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final, NoReturn
 
-from msgspec.structs import replace as _replace
-
 from rxstage.content import Data, Text
 from rxstage.element import StreamElement
-from rxstage.errors import StageError
 from rxstage.flow.callback import CAUGHT, DROP, Callback, Kind, Select, bind, guarded, settle
+from rxstage.flow.codegen import factory_of
 from rxstage.flow.meter import Histogram, Meter
-from rxstage.flow.port import Port, Push
+from rxstage.flow.port import Drain, Port, Push
 from rxstage.flow.scope import Scope
 
 __all__ = ["FusedRun"]
 
 _SEGMENT: Final = 64  # steps of one generated function
-_SAMPLED: Final = 64  # one element in so many is timed, and each of the first so many
 
-_Shape = tuple[tuple[str, str], ...]
 
 
 class FusedRun:
@@ -74,16 +54,20 @@ class FusedRun:
     def open(self, scope: Scope, down: Port) -> Port:
         """One node in front of `down`."""
         emit = down.push
+        drain: Drain | None = None
         straight: list[Push] = []  # segments, last first, that wait to be put into one loop
         for part in reversed(self._parts):
             if isinstance(part, Callback):
                 emit = _flat(part, scope, down.control, _loop(straight, emit))
                 straight = []
             elif part.emits:
-                emit = part.open(scope, down.control, emit)
+                emit, drain = part.open(scope, down.control, emit)
             else:
-                straight.append(part.open(scope, down.control, None))
-        return Port(_loop(straight, emit), down.control, down.done, down.valve)
+                straight.append(part.open(scope, down.control, None)[0])
+        first = self._parts[0]
+        if isinstance(first, Callback) or not first.emits:
+            drain = None
+        return Port(_loop(straight, emit), down.control, down.done, down.valve, drain=drain)
 
 
 def _loop(backwards: list[Push], emit: Push) -> Push:
@@ -112,14 +96,14 @@ class _Segment:
         self.callbacks = tuple(callbacks)
         self.emits = emits
         self.shape = tuple(_step(callback) for callback in callbacks)
-        self.factory, self.lines = _factory(self.shape, emits, metered)
-        self.sampled = _factory(self.shape, emits, False)[0] if metered else None
+        self.factory, self.lines = factory_of(self.shape, emits, metered)
+        self.sampled = factory_of(self.shape, emits, False) if metered else None
         self.names = tuple(callback.name for callback in callbacks)
         self.kinds = tuple(_content_kinds(callback.select) for callback in callbacks)
         own = any(callback.context or kind == "call" for callback, (kind, _) in zip(callbacks, self.shape, strict=True))
         self.functions = None if own else tuple(callback.function for callback in callbacks)
 
-    def open(self, scope: Scope, control: Push, emit: Push | None) -> Push:
+    def open(self, scope: Scope, control: Push, emit: Push | None) -> tuple[Push, Drain]:
         callbacks, names = self.callbacks, self.names
         lost = [0] * len(callbacks)
 
@@ -133,7 +117,7 @@ class _Segment:
 
         def failed(index: int, element: StreamElement, error: BaseException) -> NoReturn:
             callback = callbacks[index]
-            if callback.policy == "fail" and not isinstance(error, StageError):
+            if callback.policy == "fail":
                 scope.meters[callback.name].errors += 1
                 raise callback.failed(error, element) from error
             raise error  # its policy has spoken
@@ -151,8 +135,11 @@ class _Segment:
         if self.sampled is not None:
             meters = scope.meters
             timed = [_timed(f, meters[name].times) for f, name in zip(functions, names, strict=True)]
-            sampled, _ = self.sampled(timed, names, self.kinds, lost, self.lines, fix, leave, failed, emit, None)
-        push, count = self.factory(functions, names, self.kinds, lost, self.lines, fix, leave, failed, emit, sampled)
+            factory, lines = self.sampled
+            sampled = factory(timed, names, self.kinds, lines, fix, leave, failed, emit, None)[0]
+        push, drain, count = self.factory(
+            functions, names, self.kinds, self.lines, fix, leave, failed, emit, sampled
+        )
 
         def read() -> None:
             passing = count()
@@ -164,7 +151,7 @@ class _Segment:
                 meter.emitted = passing
 
         scope.readers.append(read)
-        return push  # type: ignore[no-any-return]
+        return push, drain
 
 
 def _step(callback: Callback) -> tuple[str, str]:
@@ -231,86 +218,6 @@ def _timed(function: Callable[[Any], Any], histogram: Histogram | None) -> Calla
 
     return call
 
-
-_TESTS: Final = {"one": "is", "some": "in", "text": "is", "value": "is", "content": "is"}
-_ARGUMENTS: Final = {"any": "e", "one": "e", "some": "e", "text": "c.text", "value": "c.value", "content": "c"}
-
-
-@functools.lru_cache(maxsize=512)
-def _factory(shape: _Shape, emits: bool, metered: bool) -> tuple[Callable[..., Any], dict[int, tuple[int, str]]]:
-    """Compile the function of a shape; with it, which step each of its lines belongs to."""
-    lines: dict[int, tuple[int, str]] = {}
-    text = [
-        "def factory(functions, names, kinds, lost, lines, fix, leave, failed, emit, sampled):",
-        *(f"    f{i}, s{i}, k{i} = functions[{i}], names[{i}], kinds[{i}]" for i in range(len(shape))),
-        "    n = 0",
-        # defaults are locals, and locals are the cheapest names there are
-        f"    def push(e0, ELEMENT=ELEMENT, emit=emit, {', '.join(f'f{i}=f{i}' for i in range(len(shape)))}):",
-        "        nonlocal n",
-        "        n += 1",
-    ]
-    if metered:
-        text.append(f"        if n <= {_SAMPLED} or not n % {_SAMPLED}: return sampled(e0)")
-    text.append("        try:")
-    now = "e0"  # the variable that holds the moving element
-
-    def add(line: str, step: int | None = None) -> None:
-        text.append(f"            {line}")
-        if step is not None:
-            lines[len(text)] = (step, now)
-
-    for i, (kind, form) in enumerate(shape):
-        if kind == "pass":
-            continue
-        argument = _ARGUMENTS[form].replace("e", now) if form in ("any", "one", "some") else _ARGUMENTS[form]
-        after = f"e{i + 1}"
-        pad = ""
-        if form != "any":
-            pad = "    "
-            add(f"c = {now}.content")
-            add(f"if c.__class__ {_TESTS[form]} k{i}:")
-        if kind in ("map", "call"):
-            add(f"{pad}{after} = f{i}({argument})", i)
-            if form == "text":
-                add(
-                    f"{pad}if {after}.__class__ is str: {after} = replace({now}, content=Text({after}), source=s{i})", i
-                )
-                add(f"{pad}elif {after}.__class__ is not ELEMENT:")
-            else:
-                add(f"{pad}if {after}.__class__ is not ELEMENT:")
-            if kind == "map":
-                add(f"{pad}    {after} = fix({i}, {now}, {after})", i)
-                add(f"{pad}    if {after}.__class__ is not ELEMENT: return leave({i}, {after})")
-            else:
-                add(f"{pad}    return leave({i}, {after})")
-            if form != "any":
-                add("else:")
-                add(f"    {after} = {now}")
-            now = after
-        elif kind == "filter":
-            add(f"{pad}if not f{i}({argument}): return leave({i}, DROP)", i)
-        else:
-            add(f"{pad}f{i}({argument})", i)
-            add(f"return leave({i}, DROP)")
-    text += [
-        "            pass",
-        "        except CAUGHT as error:",
-        "            step = lines.get(error.__traceback__.tb_lineno)",
-        "            if step is None: raise",
-        "            failed(step[0], locals()[step[1]], error)",
-        f"        emit({now})" if emits else f"        return {now}",
-        "    def count(): return n",
-        "    return push, count",
-    ]
-    scope: dict[str, Any] = {
-        "CAUGHT": CAUGHT,
-        "DROP": DROP,
-        "ELEMENT": StreamElement,
-        "Text": Text,
-        "replace": _replace,
-    }
-    exec(compile("\n".join(text), "<rxstage fused stages>", "exec"), scope)
-    return scope["factory"], lines
 
 
 # ------------------------------------------------------------------------------------------ one to many

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rxstage.element import StreamElement
 from rxstage.flow.valve import Valve
@@ -11,9 +11,10 @@ from rxstage.flow.valve import Valve
 if TYPE_CHECKING:
     from rxstage.flow.buffer import Buffer
 
-__all__ = ["Done", "Port", "Push"]
+__all__ = ["Done", "Drain", "Port", "Push"]
 
 Push: TypeAlias = Callable[[StreamElement], object]
+Drain: TypeAlias = Callable[..., Any]
 Done: TypeAlias = Callable[[], object]
 
 
@@ -29,13 +30,23 @@ class Port:
         done: says that nothing more will come.
         valve: what a pump in front of this port has to obey.
         buffer: the buffer that `push` fills, where it is nothing but that: a pump may fill it itself.
+        drain: a loop that pulls, stamps and pushes, where the node can do that faster than a pump could.
     """
 
-    __slots__ = ("buffer", "control", "done", "push", "valve")
+    __slots__ = ("buffer", "control", "done", "drain", "push", "valve")
 
-    def __init__(self, push: Push, control: Push, done: Done, valve: Valve, buffer: Buffer | None = None) -> None:
+    def __init__(
+        self,
+        push: Push,
+        control: Push,
+        done: Done,
+        valve: Valve,
+        buffer: Buffer | None = None,
+        drain: Drain | None = None,
+    ) -> None:
         self.push = push
         self.control = control
         self.done = done
         self.valve = valve
         self.buffer = buffer
+        self.drain = drain

@@ -319,7 +319,7 @@ class _Sequential:
         buffer, down, call = self.buffer, self.down, self.call
         queue, closers = buffer.queue, down.valve.closers
         push, control = down.push, down.control
-        callback, meter, scope = call.callback, call.meter, self.scope
+        callback, meter = call.callback, call.meter
         run, everything, takes = call.run, callback.select.everything, callback.select.takes
         sink = callback.kind is Kind.SINK
         times = meter.times

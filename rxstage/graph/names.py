@@ -13,18 +13,16 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from rxstage.content import CONTENT_KINDS, CONTROL_KINDS
 from rxstage.element import StreamElement
+from rxstage.graph.registry import REGISTERED
 from rxstage.stage import Stage
 from rxstage.stages import basic
 
-__all__ = ["Names", "register_function", "register_stage", "register_type"]
+__all__ = ["Names"]
 
-_T = TypeVar("_T")
-
-_REGISTERED: Final[dict[str, Any]] = {}
 _VALUES: Final = (str, bytes, int, float, bool, complex, list, tuple, dict, set, frozenset, object)
 _TYPES: Final[dict[str, type]] = {
     each.__name__: each for each in (*CONTENT_KINDS, *CONTROL_KINDS, StreamElement, *_VALUES)
@@ -62,86 +60,13 @@ _FUNCTIONS: Final[dict[str, Any]] = {  # builtins that can do no harm
     f"builtins:{kind.__name__}.{name}": getattr(kind, name)
     for kind in (str, bytes)
     for name in dir(kind)
-    if not name.startswith("_")
+    if not name.startswith(("_", "format"))
 }
 _OWN_NAMES: Final = {
     what: {id(thing): name for name, thing in table.items()}
     for what, table in (("stage", _STAGES), ("function", _FUNCTIONS), ("type", _TYPES | _ERRORS))
 }
 _OWN: Final = ("rxstage.stages", "rxstage.content", "rxstage.priority")
-
-
-def register_stage(name: str, stage: Stage | Callable[..., Stage], *, replace: bool = False) -> Any:
-    """Give a stage, or what makes one, a name for specs.
-
-    Args:
-        name: what stands for it in a spec, as a stage's `stage`.
-        stage: a stage object; or a stage class or function that makes one from keyword options, and from `name` if
-            it takes that.
-        replace: whether it may take the place of another one of that name.
-
-    Returns:
-        `stage`.
-
-    Raises:
-        TypeError: `stage` is neither, or `name` is no string.
-        ValueError: the name is empty, contains a colon, or is taken.
-    """
-    if not callable(stage):
-        raise TypeError(f"register_stage takes a stage or what makes one, got {stage!r}")
-    return _register(name, stage, replace)
-
-
-def register_function(name: str, function: Callable[..., _T], *, replace: bool = False) -> Callable[..., _T]:
-    """Give a function a name for specs: a lambda, a local function, a predicate of a rule, an Rx operator.
-
-    Args:
-        name: what stands for it in a spec.
-        function: any callable.
-        replace: whether it may take the place of another one of that name.
-
-    Returns:
-        `function`.
-
-    Raises:
-        TypeError: `function` is not callable, or `name` is no string.
-        ValueError: the name is empty, contains a colon, or is taken.
-    """
-    if not callable(function):
-        raise TypeError(f"register_function takes a function, got {function!r}")
-    return _register(name, function, replace)
-
-
-def register_type(name: str, cls: type[_T], *, replace: bool = False) -> type[_T]:
-    """Give a class a name for specs: a type of `Data` values that stages accept, or one of options.
-
-    Args:
-        name: what stands for it in a spec.
-        cls: the class.
-        replace: whether it may take the place of another one of that name.
-
-    Returns:
-        `cls`.
-
-    Raises:
-        TypeError: `cls` is no class, or `name` is no string.
-        ValueError: the name is empty, contains a colon, or is taken.
-    """
-    if not isinstance(cls, type):
-        raise TypeError(f"register_type takes a class, got {cls!r}")
-    return _register(name, cls, replace)
-
-
-def _register(name: str, thing: _T, replace: bool) -> _T:
-    if not isinstance(name, str):
-        raise TypeError(f"a registered name must be a string, got {name!r}")
-    if not name or ":" in name:
-        raise ValueError(f"a registered name must not be empty and have no colon (import names have), got {name!r}")
-    holder = _REGISTERED.get(name, thing)
-    if not replace and holder is not thing and holder != thing:
-        raise ValueError(f"the name {name!r} is registered for {holder!r} already; use another, or replace=True")
-    _REGISTERED[name] = thing
-    return thing
 
 
 class Names:
@@ -158,7 +83,7 @@ class Names:
     def __init__(self, registry: Mapping[str, Any] | None = None, allow_imports: bool | Iterable[str] = False) -> None:
         if isinstance(allow_imports, str):
             raise TypeError(f"allow_imports takes several packages: allow_imports=({allow_imports!r},)")
-        self.registry: Mapping[str, Any] = {**_REGISTERED, **(registry or {})}
+        self.registry: Mapping[str, Any] = {**REGISTERED, **(registry or {})}
         self._names = {id(thing): name for name, thing in self.registry.items()}
         self.everything = allow_imports is True
         self.packages = () if isinstance(allow_imports, bool) else tuple(allow_imports)
@@ -269,6 +194,8 @@ class Names:
 
     def registered(self, thing: Any) -> str | None:
         """The name that something is registered under."""
+        if inspect.ismethod(thing):  # a new object each time
+            return next((name for name, each in self.registry.items() if each == thing), None)
         return self._names.get(id(thing))
 
     def module_stage(self, stage: Stage) -> str | None:
@@ -287,8 +214,8 @@ class Names:
 def _reach(name: str, module_name: str, parts: Iterable[str]) -> Any:
     try:
         thing: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise LookupError(f"{name!r} cannot be imported: {error}") from error
+    except Exception as error:  # the module's own code can raise anything
+        raise LookupError(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
     for part in parts:
         try:
             thing = getattr(thing, part)

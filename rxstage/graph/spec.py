@@ -17,8 +17,9 @@ from typing import Any
 from rxstage.errors import GraphError, require
 from rxstage.graph.describe import Describer
 from rxstage.graph.model import Graph
-from rxstage.graph.names import Names, register_function, register_stage, register_type
+from rxstage.graph.names import Names
 from rxstage.graph.realise import Realiser
+from rxstage.graph.registry import register_function, register_stage, register_type
 from rxstage.graph.specmodel import EdgeSpec, PipelineSpec, StageSpec
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import functools
 import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,12 +11,12 @@ from typing import Any, Final
 import reactivex as rx
 from msgspec import Struct
 from reactivex import Observable, abc
+from reactivex import operators as ops
 from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
 from rxstage.config import PipelineConfig
 from rxstage.content import (
-    CONTENT_KINDS,
     CONTROL_KINDS,
     Audio,
     Data,
@@ -37,6 +36,7 @@ from rxstage.errors import ExecutionCancelled, ExecutionTimeout, IdleTimeout
 from rxstage.execution import Execution
 from rxstage.flow.callback import kinds_of
 from rxstage.pipeline import Pipeline
+from rxstage.priority import Priority
 from rxstage.stage import Shape, Stage, StageType
 from rxstage.stages.basic import PassthroughStage
 from rxstage.testing.leaks import assert_no_leaks
@@ -269,7 +269,7 @@ class _Bad(abc.ObservableBase[Any]):
         self.values = values
         self.error = error
 
-    def subscribe(  # type: ignore[override]
+    def subscribe(
         self, on_next: Any = None, on_error: Any = None, on_completed: Any = None, *, scheduler: Any = None
     ) -> abc.DisposableBase:
         if not callable(on_next):
@@ -451,9 +451,10 @@ def _falsy(bench: _Bench) -> None:
     if bench.shape not in (Shape.ELEMENT, Shape.PRODUCER):
         raise _NotHere("it sees everything, and makes of it what it likes")
     kinds, values = kinds_of(bench.accepts)
+    falsy: tuple[Any, ...] = (None, "", 0, b"", False, [], {})
     foreign = [
         element
-        for element in (StreamElement.of(value, metadata={_TAG: -1}) for value in (None, "", 0, b"", False, [], {}))
+        for element in (StreamElement.of(value, metadata={_TAG: -1}) for value in falsy)
         if bench.shape is Shape.PRODUCER
         or (
             (kinds or values)
@@ -640,7 +641,7 @@ def _envelope(bench: _Bench) -> None:
     foreign = next((kind for kind in _SOME if bench.accepts and kind not in kinds and kind is not Data), None)
     if foreign is None:
         raise _NotHere("it accepts everything")
-    sent = StreamElement.of(_SOME[foreign][0], metadata={_TAG: "foreign"}, source="law", priority=0)
+    sent = StreamElement.of(_SOME[foreign][0], metadata={_TAG: "foreign"}, source="law", priority=Priority.LOW)
     ran = bench.run([sent])
     bench.good(ran)
     came = [e for e in ran.elements if e.metadata.get(_TAG) == "foreign"]
@@ -658,7 +659,7 @@ def _take_one(bench: _Bench) -> None:
         async with assert_no_leaks():
             watch = _Watch()
             execution = bench.pipeline().execute(_steps(bench.endless(), closed))
-            watch.subscribe(execution.output.pipe(rx.operators.take(1)))
+            watch.subscribe(execution.output.pipe(ops.take(1)))
             ran = await watch.end()
             async with asyncio.timeout(_WITHIN):
                 await execution.closed()

@@ -220,7 +220,7 @@ class SinkProbe:
         Raises:
             AssertionError: it ended before, or nothing came in time.
         """
-        given = []
+        given: list[Any] = []
         for _ in range(n):
             try:
                 item = await self._take()
@@ -237,7 +237,7 @@ class SinkProbe:
         Raises:
             AssertionError: another one came, it ended before, or nothing came in time.
         """
-        given = []
+        given: list[Any] = []
         for number, value in enumerate(values):
             (item,) = await self.request()
             given.append(item)

@@ -501,7 +501,8 @@ async def test_09_state_of_a_loop_is_born_with_the_execution() -> None:
 def test_10_a_raising_subscriber(shape: str, on_a_loop: bool) -> None:
     """CASE 10: subscriber A of the output raises: B still gets everything, and A hears its error."""
     pipeline = Pipeline.of(stages()[shape])
-    good, errors = Observer(), []
+    good = Observer()
+    errors: list[Exception] = []
 
     def bad(element: StreamElement) -> None:
         raise Broken("A")
