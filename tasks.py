@@ -162,9 +162,9 @@ def install(extra: str, directory: str, pip: list[str]) -> bool:
     """Install the checkout with an extra, unless that has been done since pyproject.toml last changed."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         wanted = hashlib.sha256(ROOT.encode() + file.read()).hexdigest()
-    for done in {extra, "dev"}:
+    for installed in {extra, "dev"}:
         try:
-            with open(stamp(directory, done), encoding="ascii") as file:
+            with open(stamp(directory, installed), encoding="ascii") as file:
                 if file.read() == wanted:
                     return True
         except OSError:

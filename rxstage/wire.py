@@ -313,7 +313,10 @@ def _fields_codec(cls: type, name: str, given: Iterable[str], computed: Iterable
 
     def decode(fields: Any) -> Any:
         _known_keys(fields, names, name)
-        _field_check(cls, names)(fields)
+        for field, item in _field_check(cls, names)(fields).items():
+            # What came is kept where the check agrees; it may have read a number as a float, or a dict as a model.
+            if item is not fields[field] and item != fields[field] and type(item) is not float:
+                fields[field] = item
         late = {field: fields.pop(field) for field in computed if field in fields}
         value = cls(**fields)
         for field, item in late.items():
@@ -324,17 +327,18 @@ def _fields_codec(cls: type, name: str, given: Iterable[str], computed: Iterable
 
 
 @cache
-def _field_check(cls: type, names: tuple[str, ...]) -> Callable[[Any], Any]:
+def _field_check(cls: type, names: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
     """Checks that fields are of the types that they are annotated with, as far as these can be told."""
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
     from typing_extensions import TypedDict
 
     hints = _hints(cls)
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    typed_dict: Any = TypedDict  # a type checker wants a literal
+    fields = typed_dict("Fields", {name: hints.get(name, Any) for name in names}, total=False)
+    fields.__pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
     try:
-        fields: Any = TypedDict("Fields", {name: hints.get(name, Any) for name in names}, total=False)  # type: ignore[misc]
-        return TypeAdapter(fields, config=config).validate_python
-    except Exception:  # an annotation that means nothing to pydantic: its class checks, or nobody
+        return partial(TypeAdapter(fields).validate_python, strict=True)
+    except (PydanticUserError, TypeError, NameError):  # what an annotation means is a secret of the class
         return lambda fields: fields
 
 
@@ -360,9 +364,10 @@ def _model_codec(cls: Any, name: str) -> _Codec:
         fields = payload["fields"]
         given = fields["root"] if root else fields
         model = cls.__pydantic_validator__.validate_python(given, strict=True, by_alias=False, by_name=True)
-        explicit = payload.get("set")
-        if explicit is not None:
-            _known_keys(dict.fromkeys(explicit), fields, name)
+        if "set" in payload:
+            explicit = payload["set"]
+            if type(explicit) is not set or not explicit <= fields.keys():
+                raise WireError(f"the fields set of {name} must be among its fields")
             object.__setattr__(model, "__pydantic_fields_set__", explicit)
         return model
 
@@ -431,7 +436,7 @@ def _value_out(value: Any, depth: int) -> Any:
     if kind is tuple or kind is set or kind is frozenset:
         return {"$": kind.__name__, "value": _list_out(value, depth + 1)}
     if kind in _SPECS:
-        return {"$": "content", "value": _content_out(value, depth + 1)}
+        return {"$": "content", "value": _fields_out(value, depth + 1)}
     if kind is StreamElement or kind is ControlElement:
         return {"$": "element", "value": _element_out(value, depth + 1)}
     codec = _codec(_CODECS, kind)
@@ -537,7 +542,7 @@ def _object_in(tree: Any, depth: int) -> Any:
 
 _TAGS: Final[dict[str, Callable[[Any, int], Any]]] = {
     "bytes": lambda tree, depth: _bytes_in(tree["value"], depth),
-    "content": lambda tree, depth: _content_in(tree["value"], depth),
+    "content": lambda tree, depth: _fields_in(None, tree["value"], depth),
     "dict": _dict_in,
     "element": lambda tree, depth: _element_in(tree["value"], depth),
     "float": _float_in,

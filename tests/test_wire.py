@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import copy
 import datetime as dt
 import enum
+import importlib
 import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from functools import cached_property
 from math import inf, nan
@@ -87,11 +89,17 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, (set, frozenset)):
-        return a == b and {repr(value) for value in a} == {repr(value) for value in b}
+        return a == b and all(any(same(one, other) for other in b) for one in a)
     if isinstance(a, float):
         return repr(a) == repr(b)
     if isinstance(a, msgspec.Struct):
         return all(same(getattr(a, name), getattr(b, name)) for name in a.__struct_fields__)
+    if is_dataclass(a):
+        return all(same(getattr(a, item.name), getattr(b, item.name)) for item in fields(a))
+    if isinstance(a, pydantic.BaseModel):
+        return same(vars(a), vars(b)) and same(a.model_extra, b.model_extra)
+    if isinstance(a, Decimal):
+        return repr(a) == repr(b)
     return bool(a == b)
 
 
@@ -233,7 +241,7 @@ ORDER = Order(
     b"\0\xff",
     {"deep": [(1, {2}), frozenset({b"x"}), nan]},
 )
-CUSTOMER = Customer(fullName="Ada", address=Address(street="Main"), scores={"a": inf}, secret="s", **{"shoe": 41})
+CUSTOMER = Customer(fullName="Ada", address=Address(street="Main"), scores={"a": inf}, secret="s", shoe=41)  # type: ignore[call-arg]
 REGISTERED = [
     ORDER,
     Point(1, -0.0, Point(2), (1, [b"x"])),
@@ -380,10 +388,7 @@ def test_registered_values_round_trip(value: Any, trip: Trip) -> None:
         StreamElement.of("x", metadata={"a": [value], "b": (value,)}),
         StreamElement.of(Message.user(ToolResult("1", {"v": value}))),
     ):
-        again = trip(element)
-        assert type(again.data) is type(element.data)
-        assert again == element or repr(again) == repr(element)
-        assert wire.to_json(again) == wire.to_json(element) or isinstance(value, Order)
+        assert same(trip(element), element)
 
 
 @pytest.mark.parametrize("priority", Priority)
@@ -1007,7 +1012,7 @@ CUSTOMER_TYPE = f"{Customer.__module__}.Customer"
         (CUSTOMER_TYPE, {"fields": {"full_name": "a"}, "set": ["nothing"]}),
         (CUSTOMER_TYPE, {"fields": {"full_name": "a"}, "set": ["full_name"]}),
         (CUSTOMER_TYPE, {"fields": {"full_name": "a"}, "more": 1}),
-        (CUSTOMER_TYPE, {"fields": {"full_name": "a", "address": {"street": "b"}}}),
+        (CUSTOMER_TYPE, {"fields": {"full_name": "a", "address": {"road": "b"}}}),
         (f"{Names.__module__}.Names", {"fields": {"root": "ab"}}),
         (f"{Size.__module__}.Size", "HUGE"),
         (f"{Size.__module__}.Size", [1]),
@@ -1048,11 +1053,14 @@ def test_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an import")
 
-    with monkeypatch.context() as patched:
-        patched.setattr("builtins.__import__", refuse)
-        patched.setattr("importlib.import_module", refuse)
-        with pytest.raises(WireError, match="no class is registered"):
-            wire.from_dict(tree)
+    def patched() -> StreamElement:
+        with monkeypatch.context() as patches:
+            patches.setattr(importlib, "import_module", refuse)
+            patches.setattr(builtins, "__import__", refuse)
+            return wire.from_dict(tree)
+
+    with pytest.raises(WireError, match="no class is registered"):
+        patched()
 
 
 DEEP = 100_000
@@ -1166,7 +1174,7 @@ def test_any_structure_is_an_element_or_a_wire_error(content: Any, envelope: dic
         except WireError:
             continue
         assert type(element) in (StreamElement, ControlElement)
-        assert same(wire.from_msgpack(wire.to_msgpack(element)), element) or "Decimal" in repr(element)
+        assert same(wire.from_msgpack(wire.to_msgpack(element)), element)
 
 
 @settings(deadline=None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from rxstage.content import EndOfTurn, Interrupt
+from rxstage.content import EndOfStream, EndOfTurn, Interrupt
 from rxstage.element import StreamElement
 from rxstage.errors import StallError
 from rxstage.flow.buffer import survives
@@ -16,6 +16,7 @@ from rxstage.flow.valve import Valve
 
 __all__ = ["Branch", "FanIn", "fan_out"]
 
+_END: Final = StreamElement(EndOfStream())  # stands for the end of an input that is held
 Test = Callable[[StreamElement], Any]
 _REMEMBERED = 256  # copies of interrupted controls that a fan-in still recognises
 
@@ -291,6 +292,8 @@ class FanIn:
                 element = held.popleft()
                 if element.__class__ is StreamElement:
                     self.down.push(element)
+                elif element is _END:
+                    self._done(index)
                 else:
                     self._control(index, element)
                     if index in self.held:  # it waits for the next one already
@@ -308,12 +311,15 @@ class FanIn:
         while len(self.gone) > _REMEMBERED:
             self.gone.popitem(last=False)
         for held in self.held.values():
-            survivors = [e for e in held if survives(e)]
+            survivors = [element for element in held if element is _END or survives(element)]
             held.clear()
             held.extend(survivors)
         self._release(tuple(self.holds))
 
     def _done(self, index: int) -> None:
+        if index in self.held:  # its end waits behind what it has brought
+            self.held[index].append(_END)
+            return
         self.ended.add(index)
         for key, copies in tuple(self.waiting.items()):
             if copies.expected <= copies.arrived | self.ended:

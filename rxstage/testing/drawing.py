@@ -17,7 +17,7 @@ _LETTER: Final = 7.4  # width of a letter of a name
 _COLOURS: Final = ("#a9d4f5", "#f9d29b", "#b5e3c4", "#f2b8d3", "#cfc4f4", "#f0e08c")
 _CONTROLS: Final = {"/": "#dfe3e8", "!": "#f4a09a", "?": "#f7c1a4"}
 _INK: Final = "#1b2430"
-_LINE: Final = re.compile(r"(?:(?P<name>[^-|#^(\[/!?][^|#^(\[]*?)\s+)?(?P<ticks>[-^(|#][^\s\[\]]*)")
+_LINE: Final = re.compile(r"(?:(?P<name>[^-|#^(\[/!?].*?)\s+)?(?P<ticks>\S*[-|#^(]\S*)")
 
 
 def marbles_svg(text: str) -> str:

@@ -113,7 +113,9 @@ def test_unknown_name_suggests_the_nearest() -> None:
     """A misspelt name is told with its role and the nearest name."""
     found = check("p", [mapping("process")], [Edge("proces", "x")], [("branch source", "proces")])
     assert found[0].message == "branch source 'proces' is unknown, did you mean 'process'?"
-    assert found[1].message == "edge target 'x' is unknown; add that stage, or use the name of one that is there: process"
+    assert (
+        found[1].message == "edge target 'x' is unknown; add that stage, or use the name of one that is there: process"
+    )
     assert kinds(found) == [ProblemKind.UNKNOWN_NAME] * 2
 
 
@@ -158,8 +160,8 @@ def test_cycle_is_told_with_its_path() -> None:
     """A cycle is told as a path from its first stage back to it."""
     (problem,) = problems([mapping(name) for name in "xabc"], ("x", "b"), ("b", "c"), ("c", "a"), ("a", "b"))
     assert problem.kind is ProblemKind.CYCLE
-    assert problem.stages == ("a", "b", "c") or set(problem.stages) == {"a", "b", "c"}
-    assert "'b' -> 'c' -> 'a' -> 'b'" in problem.message or "'a' -> 'b' -> 'c' -> 'a'" in problem.message
+    assert problem.stages == ("a", "b", "c")
+    assert problem.message.startswith("cycle 'a' -> 'b' -> 'c' -> 'a': a pipeline has none; remove one of its edges")
 
 
 @pytest.mark.parametrize(
@@ -194,12 +196,11 @@ def test_what_follows_a_cycle_is_checked_too() -> None:
 def test_long_cycle_is_shortened_in_the_message_only() -> None:
     """The message of a long cycle stays readable, and the problem has all of its stages."""
     stages = [mapping(f"s{number}") for number in range(1000)]
-    (problem,) = chained(*stages, stages[0])[-1:]
-    found = problems(stages, *((f"s{n}", f"s{(n + 1) % 1000}") for n in range(1000)))
-    assert len(found[0].stages) == 1000
-    assert "(989 more) -> 's999' -> 's0'" in found[0].message or "more)" in found[0].message
-    assert len(found[0].message) < 400
-    assert problem.kind in ProblemKind
+    (problem,) = problems(stages, *((f"s{number}", f"s{(number + 1) % 1000}") for number in range(1000)))
+    assert len(problem.stages) == 1000
+    assert problem.message.startswith("cycle 's0' -> 's1' -> ")
+    assert " more) -> 's999' -> 's0': " in problem.message
+    assert len(problem.message) < 400
 
 
 _DIGRAPHS = st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from("abcdefg")), max_size=25, unique=True)
@@ -365,7 +366,9 @@ def test_deep_nesting_needs_no_deep_stack() -> None:
 
 def routed(source: Stage, *rules: Any, otherwise: bool = False) -> list[Problem]:
     names = [f"t{number}" for number in range(len(rules))]
-    edges = [Edge(source.name, name, when=rule, route=n) for n, (name, rule) in enumerate(zip(names, rules, strict=True))]
+    edges = [
+        Edge(source.name, name, when=rule, route=n) for n, (name, rule) in enumerate(zip(names, rules, strict=True))
+    ]
     if otherwise:
         edges.append(Edge(source.name, "rest", otherwise=True))
     return problems([source, *map(mapping, names), *([mapping("rest")] if otherwise else [])], *edges)
@@ -379,7 +382,9 @@ def test_route_of_a_type_that_never_comes() -> None:
     assert "what leaves 'a' is Audio or Text" in problem.message
 
 
-@pytest.mark.parametrize("rules", [(Text, Text), ((Text, Audio), Audio), (Order, BigOrder), (Data, Order), (Text, (str,))])
+@pytest.mark.parametrize(
+    "rules", [(Text, Text), ((Text, Audio), Audio), (Order, BigOrder), (Data, Order), (Text, (str,))]
+)
 def test_route_behind_one_that_takes_it_all(rules: Sequence[Any]) -> None:
     """A route is refused if rules before it in the table match all that it could."""
     (problem,) = routed(PassthroughStage("a"), *rules)

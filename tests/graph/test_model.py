@@ -79,7 +79,9 @@ def test_order_keeps_declaration_where_it_is_free() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30, unique=True))
 def test_order_is_topological(pairs: list[tuple[int, int]]) -> None:
     """Every edge of an acyclic graph goes forward in its order, which has each stage once."""
-    acyclic = graph([(str(min(pair)), str(max(pair))) for pair in {tuple(sorted(p)) for p in pairs} if pair[0] != pair[1]])
+    acyclic = graph(
+        [(str(min(pair)), str(max(pair))) for pair in {tuple(sorted(p)) for p in pairs} if pair[0] != pair[1]]
+    )
     order = acyclic.order()
     assert sorted(order) == sorted(acyclic.nodes)
     assert all(order.index(edge.source) < order.index(edge.target) for edge in acyclic.edges)
