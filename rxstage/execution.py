@@ -124,6 +124,13 @@ class Execution:
         return None if self.run is None else self.run.error
 
     @property
+    def duration(self) -> float:
+        """Seconds since it opened, or from its opening to its end."""
+        if self._result is not None:
+            return self._result.duration
+        return 0.0 if self.run is None else self.run.scope.clock() - self.run.begin
+
+    @property
     def events(self) -> EventStream:
         """Its events, as a hot Observable that completes on every ending."""
         if self._events is None:
@@ -134,7 +141,7 @@ class Execution:
 
     def metrics(self) -> Metrics:
         """Counters and times per stage, now."""
-        return Metrics({}) if self.run is None else metrics_of(self.run.scope)
+        return Metrics({}) if self.run is None else metrics_of(self.run.scope, self.duration)
 
     def statistics(self) -> Statistics:
         """Depth, peak, capacity and drops per edge, now."""
@@ -201,6 +208,7 @@ class Execution:
             self.cancel()
             await self.closed()
             raise
+        await self.pipeline._flush_async()
         result = self._result
         assert result is not None
         if result.error is not None and self._raise:
@@ -279,8 +287,22 @@ class Execution:
                 _soon(loop, self._cancel_unopened)
         elif run.scope.loop is None:
             run.cancel()
-        else:
-            self._on_loop(run.cancel)
+        elif not run.scope.loop.is_closed():
+            _soon(run.scope.loop, run.cancel)
+
+    def _abandon(self) -> None:
+        """Nobody takes the output any more; called by a finalizer, which may run in the middle of anything."""
+        run = self.run
+        if run is None or run.scope.loop is None:
+            self.cancel()
+            return
+
+        def end() -> None:
+            run.cancel()
+            if self._outlet is not None:
+                self._outlet.buffer.clear()
+
+        self._on_loop(end)
 
     def _cancel_unopened(self) -> None:
         if self.run is not None:  # it has opened meanwhile
@@ -563,9 +585,9 @@ class _Elements:
 
     def __del__(self) -> None:
         execution = self._execution
-        if not execution.done and not execution._within:
+        if not execution._within:
             try:
-                execution.cancel()
+                execution._abandon()
             except RuntimeError:
                 pass  # the loop is closed already: nothing runs any more
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from reactivex import Observable
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rxstage.observe.bus import EventBus
 
 __all__ = ["Pipeline"]
+
+_MOMENT: Final = 0.2  # seconds that a finished execution waits for slow handlers of its events, at most
 
 
 class _State:
@@ -247,6 +249,15 @@ class Pipeline(Stage):
                 each(event)
 
         return tell
+
+    def _flush(self) -> None:
+        """Give the handlers of events a moment: who waited for an execution expects to have heard of its end."""
+        if self._state.bus is not None:
+            self._state.bus.flush(_MOMENT)
+
+    async def _flush_async(self) -> None:
+        if self._state.bus is not None:
+            await self._state.bus.flush_async(_MOMENT)
 
     # ---------------------------------------------------------------- its executions
 

@@ -243,6 +243,7 @@ class Run:
             cast("list[Any]", each).clear()
         scope.scheduler = scope.listener = None
         self.waiting_consumer = _always
+        self._on_end = _forgotten
         self.source = None
         self.entry.abandon()
 
@@ -322,6 +323,10 @@ class _Closed:
 
     def statistics(self) -> BufferStatistics:
         return self._statistics
+
+
+def _forgotten(_: object) -> None:
+    """It has been told of the end."""
 
 
 def _always() -> bool:

@@ -43,6 +43,7 @@ def run_synchronously(execution: Execution) -> Result:
         _run_inline(execution)
     else:
         _run_on_thread(execution)
+    execution.pipeline._flush()
     result = execution._result
     assert result is not None
     if result.error is not None and execution._raise:

@@ -63,9 +63,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 def matches(expected: str, printed: str) -> bool:
     """Whether a block printed what its page says."""
-    wanted, got = (
-        "\n".join(line.rstrip() for line in text.strip().splitlines()) for text in (expected, printed)
-    )
+    wanted, got = ("\n".join(line.rstrip() for line in text.strip().splitlines()) for text in (expected, printed))
     return re.fullmatch(".*?".join(map(re.escape, wanted.split("…"))), got, re.DOTALL) is not None
 
 

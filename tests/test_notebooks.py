@@ -15,9 +15,6 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 NOTEBOOKS: Final = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NEEDED: Final = ("nbclient", "nbformat", "ipykernel")
 
-# Of the client that talks to the kernel, not of what the notebook does: that is in another process.
-pytestmark = pytest.mark.filterwarnings("default")
-
 
 @pytest.fixture(scope="module")
 def refresh() -> ModuleType:

@@ -209,6 +209,14 @@ class Shelf:
     boxes: list[Box[Item]]
 
 
+@wire.register
+@dataclass
+class Reading:
+    value: float
+    place: Address | None = None
+    unit: Celsius | None = None
+
+
 class Celsius:
     """A class that says nothing about itself."""
 
@@ -860,6 +868,23 @@ def test_a_subclass_in_a_field_keeps_its_class() -> None:
     again = wire.from_json(wire.to_json(StreamElement.of(Holder(Derived(1, 2))))).data
     assert again == Holder(Derived(1, 2))
     assert type(again.base) is Derived
+
+
+def test_fields_keep_their_exact_values(trip: Trip) -> None:
+    """The check of a field changes nothing: an integer in a field for floats stays one."""
+    for value in (1, 2**53 + 1, 1.5, nan):
+        reading = StreamElement.of(Reading(value, Address(street="Main"), Celsius(20.5)))
+        assert same(trip(reading), reading)
+
+
+def test_a_field_is_never_of_another_type() -> None:
+    """Where the check makes a model of a dict, the model is in the field and not the dict."""
+    type_name = f"{Reading.__module__}.Reading"
+    tree = {"$": "object", "type": type_name, "value": {"value": 1, "place": {"street": "Main"}}}
+    assert wire.from_dict(data(tree)).data == Reading(1, Address(street="Main"))
+    tree["value"] = {"value": 1, "unit": 20.5}
+    with pytest.raises(WireError, match="Celsius"):
+        wire.from_dict(data(tree))
 
 
 def test_a_failing_encoder_is_a_wire_error() -> None:

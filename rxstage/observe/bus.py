@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import inspect
 import threading
@@ -128,12 +129,34 @@ class EventBus:
         """
         if threading.current_thread() is self._thread:
             return False
-        mark = threading.Event()
+        mark = self._mark()
+        return mark is None or mark.wait(max(0.0, timeout))
+
+    async def flush_async(self, timeout: float = 5.0) -> bool:
+        """`flush` for a running loop, which goes on meanwhile.
+
+        Args:
+            timeout: longest wait [s], in real time: the handlers live on a thread that knows no other.
+
+        Returns:
+            Whether everything has been handled.
+        """
+        mark = self._mark()
+        end = time.monotonic() + timeout
+        while mark is not None and not mark.is_set():
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(0.001)
+        return True
+
+    def _mark(self) -> threading.Event | None:
+        """Something that is set once all before it is handled; None where there is nothing."""
         with self._lock:
             if self._thread is None:
-                return True
+                return None
+            mark = threading.Event()
             self._queue.put(mark)  # past the limit: asking must not cost an event
-        return mark.wait(max(0.0, timeout))
+            return mark
 
     def acquire(self) -> None:
         """Hold the thread, once it has started, till `release`; each execution does so from begin to end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import pytest
@@ -69,7 +70,7 @@ def problems(stages: Sequence[Stage], *edges: Edge | tuple[str, str]) -> list[Pr
 
 
 def chained(*stages: Stage) -> list[Problem]:
-    return problems(stages, *((one.name, other.name) for one, other in zip(stages, stages[1:], strict=False)))
+    return problems(stages, *((one.name, other.name) for one, other in pairwise(stages)))
 
 
 def kinds(found: Sequence[Problem]) -> list[ProblemKind]:
@@ -572,7 +573,7 @@ def test_option_that_a_class_declares_anew_is_its_own() -> None:
 def test_hundred_thousand_stages() -> None:
     """A chain of 100,000 stages is checked without a deep stack, and so is a ring of them."""
     stages = [mapping(f"s{number}", on=Text, emits=Text) for number in range(100_000)]
-    edges = [Edge(one.name, other.name) for one, other in zip(stages, stages[1:], strict=False)]
+    edges = [Edge(one.name, other.name) for one, other in pairwise(stages)]
     assert not check("p", stages, edges)
     (problem,) = check("p", stages, [*edges, Edge(stages[-1].name, stages[0].name)])
     assert len(problem.stages) == 100_000

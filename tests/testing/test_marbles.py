@@ -144,7 +144,7 @@ def test_synchronous_stage() -> None:
 
 def test_operators_with_time() -> None:
     """Operators with time run on the same clock, in a stage and bare."""
-    assert run_marbles(OperatorStage("settle", ops.debounce(2)), "-a-bc-----d-|") == "------bc----(d|)"
+    assert run_marbles(OperatorStage("settle", ops.debounce(2)), "-a-bc-----d-|") == "-----bc-----(d|)"
     assert run_marbles(ops.delay(3), "-a-b|") == "----a-b|"
     assert run_marbles(Pipeline.of(OperatorStage("d", ops.delay(1.5)), upper()), "a--b|", timespan=0.5) == "---A--B|"
 
