@@ -27,10 +27,10 @@ from importlib.util import find_spec
 ROOT = os.path.dirname(os.path.abspath(__file__))
 OLDEST = (3, 11)
 CHECKS = (
-    ("ruff", "check", "."),
-    ("ruff", "format", "--check", "."),
-    ("mypy",),
-    ("importlinter.cli",),
+    ("-m", "ruff", "check", "."),
+    ("-m", "ruff", "format", "--check", "."),
+    ("-m", "mypy"),
+    ("-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"),  # it has no __main__
 )
 
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if command == "docs":
         return become(python, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "docs", os.path.join("docs", "_build"))
     if command == "check":
-        return in_turn([(python, "-m", *check) for check in CHECKS])
+        return in_turn([(python, *check) for check in CHECKS])
     if command == "coverage":
         tests = (python, "-m", "coverage", "run", "-m", "pytest", *rest)
         return in_turn([tests, (python, "-m", "coverage", "report")])
@@ -90,8 +90,8 @@ def in_turn(commands: list[tuple[str, ...]]) -> int:
     """Run all the programs, whatever becomes of the first; 1 if one failed."""
     failed = []
     for command in commands:
-        name = " ".join(command[2:])
-        print(f"$ python -m {name}", flush=True)
+        name = " ".join(command[1:])
+        print(f"$ python {name}", flush=True)
         if subprocess.call(command):
             failed.append(name)
     return fail(f"failed: {'; '.join(failed)}") if failed else 0

@@ -48,6 +48,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks are committed with their outputs; a test runs them
 nb_merge_streams = True
+suppress_warnings = ["mystnb.unknown_mime_type"]  # a pipeline shows itself as Mermaid, too, where that is understood
 
 # ---- docstrings
 autodoc_member_order = "bysource"

@@ -186,7 +186,8 @@ class Run:
         if scope.tasks:
             assert scope.loop is not None
             for task in tuple(scope.tasks):
-                task.cancel()
+                if task not in scope.dismissed:
+                    task.cancel()
                 task.add_done_callback(self._task_done)
             self._timers = [scope.loop.call_later(scope.config.shutdown_timeout, self._give_up)]
         else:

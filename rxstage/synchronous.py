@@ -108,22 +108,29 @@ def _pull(execution: Execution, run: Run, entry: Entry, items: Any) -> None:
 
 def _drained(run: Run, entry: Entry, items: Any, inbox: list[StreamElement]) -> bool:
     """Let the first node pull by itself; False where something came between, and the rest is to be pulled here."""
-    drain, before, admitted = entry.port.drain, entry.received, 0
+    drain, before, admitted, first = entry.port.drain, entry.received, 0, run.scope.meters[run.plan.names[0]]
     assert drain is not None
+
+    def count() -> None:
+        entry.received = before + first.received + admitted
+
+    run.scope.readers.append(count)
 
     def admit(element: StreamElement) -> None:
         nonlocal admitted
-        admitted += 1
         if element.content.__class__ is EndOfStream:
             run.stop_input()
         else:
+            admitted += 1
             entry.port.control(element)
 
     try:
         more = drain(items, admit, run.scope.clock, inbox) is MORE
     finally:
-        passed = run.scope.refresh()[run.plan.names[0]].received
-        entry.received = before + passed + admitted
+        run.scope.refresh()
+        count()
+        if count in run.scope.readers:
+            run.scope.readers.remove(count)
     run.scope.next_sequence = itertools.count(entry.received + 1).__next__
     return not more or run.scope.ended or entry.closed
 

@@ -34,6 +34,7 @@ import sys
 import threading
 import traceback
 import typing
+import warnings
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -337,7 +338,8 @@ def _field_check(cls: type, names: tuple[str, ...]) -> Callable[[Any], dict[str,
     fields = typed_dict("Fields", {name: hints.get(name, Any) for name in names}, total=False)
     fields.__pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
     try:
-        return partial(TypeAdapter(fields).validate_python, strict=True)
+        with warnings.catch_warnings(action="ignore"):
+            return partial(TypeAdapter(fields).validate_python, strict=True)
     except (PydanticUserError, TypeError, NameError):  # what an annotation means is a secret of the class
         return lambda fields: fields
 

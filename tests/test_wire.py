@@ -12,7 +12,7 @@ import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass, field, fields, is_dataclass
+from dataclasses import InitVar, dataclass, field, fields, is_dataclass, make_dataclass
 from decimal import Decimal
 from functools import cached_property
 from math import inf, nan
@@ -885,6 +885,27 @@ def test_a_field_is_never_of_another_type() -> None:
     tree["value"] = {"value": 1, "unit": 20.5}
     with pytest.raises(WireError, match="Celsius"):
         wire.from_dict(data(tree))
+
+
+class Secretive:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise TypeError("no schema")
+
+
+@pytest.mark.parametrize("hint", ["NoSuchName", "Secretive", "5"])
+def test_annotations_that_mean_nothing(hint: str, trip: Trip) -> None:
+    """A class whose annotations cannot be resolved travels all the same, its fields unchecked."""
+    cls = make_dataclass("Riddle", [("x", hint)], namespace={"__module__": __name__})
+    wire.register(cls, f"tests.Riddle.{hint}.{id(cls)}")
+    riddle = StreamElement.of(cls((1, "a")))
+    assert trip(riddle) == riddle
+
+
+def test_a_content_that_is_none_is_refused() -> None:
+    """An element that was filled past its own checks is found by the sender."""
+    with pytest.raises(WireError, match=r"str is no content; StreamElement\.of"):
+        wire.to_json(msgspec.structs.replace(StreamElement.of("a"), content="raw"))
 
 
 def test_a_failing_encoder_is_a_wire_error() -> None:

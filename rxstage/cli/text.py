@@ -16,6 +16,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from rxstage.builder import PipelineBuilder
+from rxstage.cli.command import plural
 from rxstage.config import PipelineConfig
 from rxstage.content import Text
 from rxstage.element import StreamElement
@@ -29,7 +30,7 @@ _LONGEST: Final = 500  # lines that a block holds at most; what goes on is the n
 _VOCABULARY: Final = 20_000  # different words that are counted; past it, those seen once are forgotten
 _FENCE: Final = re.compile(r"\s*(```+|~~~+)\s*(\w*)")
 _HEADING: Final = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
-_LINK: Final = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)[^)]*\)|(https?://[^\s)>\]\"'`]+)")
+_LINK: Final = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)[^)]*\)|(https?://[^\s)>\]\"'`]*[^\s)>\]\"'`.,;:!?])")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _SENTENCE: Final = re.compile(r"[.!?…](?=[\s\"')\]]|$)")
 _READ_ALOUD: Final = 200  # words that people read in a minute
@@ -118,7 +119,7 @@ async def _blocks(elements: AsyncIterator[StreamElement]) -> AsyncIterator[Strea
         mark = _FENCE.match(line)
         title = None if fence else _HEADING.match(line)
         ends = mark is not None and mark[1].startswith(fence) and not mark[2] if fence else not line.strip()
-        if first is not None and (ends or len(lines) == _LONGEST or (not fence and (mark or title))):
+        if lines and (ends or len(lines) == _LONGEST or (not fence and (mark or title))):
             yield block()
             first, lines = None, []
         if ends:
@@ -142,21 +143,26 @@ def _table(table: Table) -> str:
     rows = [row.strip().strip("|").split("|") for row in table.lines]
     header = ", ".join(cell.strip() for cell in rows[0])
     body = [row for row in rows[1:] if set("".join(row)) - set(" -:")]
-    return f"{len(body)} rows of {len(rows[0])}: {header}"
+    return f"{plural(len(body), 'row')} of {len(rows[0])}: {header}"
 
 
 def _prose(prose: Prose) -> str:
-    text = " ".join(line.strip() for line in prose.lines)
+    text = _LINK.sub(_spoken, " ".join(line.strip() for line in prose.lines))
     words = _WORD.findall(text)
     if not words:
-        return f"{len(text)} characters without a word"
+        return f"{plural(len(text), 'character')} without a word"
     sentences = len(_SENTENCE.findall(text)) or 1
     longest = max(words, key=len)
     aloud = len(words) / _READ_ALOUD * 60
     return (
-        f"{len(words)} words in {sentences} sentence{'s' * (sentences > 1)}, {aloud:.0f} s to read, "
+        f"{plural(len(words), 'word')} in {plural(sentences, 'sentence')}, {aloud:.0f} s to read, "
         f"longest word {longest!r}"
     )
+
+
+def _spoken(link: re.Match[str]) -> str:
+    """What one reads of a link: its text, not where it leads."""
+    return link[0][1 : link[0].index("]")] if link[1] else ""
 
 
 # ------------------------------------------------------------------------------------------ code
@@ -168,7 +174,7 @@ def _python(text: str) -> str:
         tree = ast.parse(text)
     names = sum(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in ast.walk(tree))
     imports = sum(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(tree))
-    return f"{len(tree.body)} statements, {imports} imports, {names} definitions"
+    return f"{plural(len(tree.body), 'statement')}, {plural(imports, 'import')}, {plural(names, 'definition')}"
 
 
 def _json(text: str) -> str:
@@ -176,7 +182,7 @@ def _json(text: str) -> str:
 
 
 def _toml(text: str) -> str:
-    return f"{len(tomllib.loads(text))} keys"
+    return plural(len(tomllib.loads(text)), "key")
 
 
 _READERS: Final[dict[str, Callable[[str], str]]] = {
@@ -187,7 +193,7 @@ _READERS: Final[dict[str, Callable[[str], str]]] = {
 def _read(language: str, text: str) -> str:
     reader = _READERS.get(language)
     if reader is None:
-        return f"{len(text):,} characters"
+        return plural(len(text), "character")
     try:
         return f"it parses: {reader(text)}"
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -197,7 +203,7 @@ def _read(language: str, text: str) -> str:
 async def _code(code: Code) -> str:
     """Parse the code on a thread: a long block must not hold up the rest."""
     told = await asyncio.to_thread(_read, code.language, "\n".join(code.lines))
-    return f"{len(code.lines)} lines of {code.language or 'something'}, {told}"
+    return f"{plural(len(code.lines), 'line')} of {code.language or 'something'}, {told}"
 
 
 # ------------------------------------------------------------------------------------------ links, words
@@ -205,7 +211,7 @@ async def _code(code: Code) -> str:
 
 def _links(line: str) -> Iterator[str]:
     for match in _LINK.finditer(line):
-        yield match[1] or match[2].rstrip(".,;:")
+        yield match[1] or match[2]
 
 
 def _look_up(base: Path | None) -> Callable[[str], Any]:
@@ -243,6 +249,5 @@ async def _vocabulary(elements: AsyncIterator[StreamElement]) -> AsyncIterator[S
                 counts = Counter({word: count for word, count in counts.items() if count > 1})
     if last is not None:
         often = [f"{word} {count}" for word, count in counts.most_common() if len(word) > 3][:5]
-        yield last.replace(
-            source="vocabulary", content=f"{total:,} words, {len(counts):,} different; most often: {', '.join(often)}"
-        )
+        told = f"{plural(total, 'word')}, {len(counts):,} different; most often: {', '.join(often) or 'none'}"
+        yield last.replace(content=told, source="vocabulary")

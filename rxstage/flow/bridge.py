@@ -187,7 +187,11 @@ class _Awaited(Source):
     def stop(self) -> None:
         if not self.stopped:
             self.stopped = True
-            if self.task is not None and self.task is not _current_task():
+            if self.task is None:
+                return
+            if self.task is _current_task():  # it pushes right now: it sees that it is stopped, and closes in peace
+                self.scope.dismissed.add(self.task)
+            else:
                 self.scope.dismiss(self.task)
 
     async def _room(self) -> None:

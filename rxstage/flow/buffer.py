@@ -235,19 +235,21 @@ class Buffer:
         if queue[0].__class__ is StreamElement:
             queue.popleft()
             return 1
+        newest_index = len(queue) - 1  # what has just come stays, where all before it are controls
         for index, queued in enumerate(queue):
-            if queued.__class__ is StreamElement:
+            if queued.__class__ is StreamElement and index != newest_index:
                 del queue[index]
                 return 1
         return 0
 
     def _keep_latest(self, element: StreamElement) -> int:
-        before = len(self.queue)
         queue = self.queue
-        survivors = [queued for queued in queue if queued is element or queued.__class__ is not StreamElement]
+        before = len(queue)
+        controls = [queued for queued in queue if queued.__class__ is not StreamElement]
         queue.clear()
-        for queued in survivors:
+        for queued in controls:
             queue.append(queued)
+        queue.append(element)  # it came last, so that it stands behind all controls
         return before - len(queue)
 
 
@@ -379,9 +381,7 @@ class BufferedSubject(Observable[StreamElement], abc.ObserverBase[Any]):
                 try:
                     observer.on_next(element)
                 except Exception as error:
-                    if observer in self._observers:
-                        self._observers.remove(observer)
-                    observer.on_error(error)
+                    self._raised(observer, error)
         if queue:
             self._schedule()
         elif buffer.ended:
@@ -389,9 +389,25 @@ class BufferedSubject(Observable[StreamElement], abc.ObserverBase[Any]):
                 self._finished = True
                 observers, self._observers = self._observers, []
                 for observer in observers:
-                    self._end(observer)
+                    try:
+                        self._end(observer)
+                    except Exception as error:
+                        self._report(error)
         else:
             buffer.park(self._schedule)
+
+    def _raised(self, observer: abc.ObserverBase[StreamElement], error: Exception) -> None:
+        """Drop an observer with its error; one that takes none must not keep anything from the others."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+        try:
+            observer.on_error(error)
+        except Exception as unheard:
+            self._report(unheard)
+
+    def _report(self, error: Exception) -> None:
+        assert self._loop is not None
+        self._loop.call_exception_handler({"message": "an observer of a BufferedSubject raised", "exception": error})
 
     def _end(self, observer: abc.ObserverBase[StreamElement]) -> None:
         if self._error is not None:

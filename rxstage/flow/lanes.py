@@ -25,11 +25,11 @@ class LaneQueue:
     """A deque of elements that serves the higher priority first, and first in first out within one.
 
     Controls keep their place: what came before one leaves before it. Starvation is bounded: after
-    `patience` elements served past waiting lower lanes, one of those is served, each in its turn.
+    `patience` elements served past waiting lower lanes, one of those is served: the one that was so longest ago.
     It has the part of `collections.deque` that buffers use.
     """
 
-    __slots__ = ("_head", "_length", "_passed", "_patience", "_segments", "_turn")
+    __slots__ = ("_head", "_length", "_passed", "_patience", "_segments", "_served", "_turn")
 
     def __init__(self, patience: int = 8) -> None:
         self._segments: deque[_Segment] = deque((_Segment(),))
@@ -37,7 +37,8 @@ class LaneQueue:
         self._length = 0
         self._passed = 0
         self._patience = patience
-        self._turn = -1
+        self._turn = 0
+        self._served = [0] * _LANES  # the turn at which a lower lane was served out of its order
 
     def append(self, element: StreamElement) -> None:
         """Queue an element by its priority; a control behind all that is there."""
@@ -78,7 +79,10 @@ class LaneQueue:
         if self._passed > self._patience:
             self._passed = 0
             self._turn += 1
-            return waiting[self._turn % (len(waiting) - 1)].popleft()
+            lower = [priority for priority, lane in enumerate(first.lanes) if lane][:-1]
+            priority = min(lower, key=self._served.__getitem__)
+            self._served[priority] = self._turn
+            return first.lanes[priority].popleft()
         return waiting[-1].popleft()
 
     def evict(self, newest: bool) -> StreamElement | None:

@@ -20,12 +20,16 @@ class Turnstile:
 
     def enter(self, admitted: Callable[[], object]) -> Callable[[], None]:
         """Call `admitted` when there is room, at once if there is; gives a function that leaves or stops waiting."""
+
+        def ticket() -> None:  # one of its own, where the same function waits several times
+            admitted()
+
         with self._lock:
             at_once = self._inside < self.limit
             if at_once:
                 self._inside += 1
             else:
-                self._waiting.append(admitted)
+                self._waiting.append(ticket)
         left = False
 
         def leave() -> None:
@@ -35,8 +39,8 @@ class Turnstile:
                 if left:
                     return
                 left = True
-                if not at_once and admitted in self._waiting:
-                    self._waiting.remove(admitted)
+                if not at_once and ticket in self._waiting:
+                    self._waiting.remove(ticket)
                 elif self._waiting:
                     following = self._waiting.popleft()
                 else:

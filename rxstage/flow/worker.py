@@ -259,15 +259,18 @@ class _Sequential:
         append, waiting = (behind.queue.append, behind.queue) if behind is not None else (_never, ())
         everything, bare = select.everything, select.form == "element"
         taken = aside = 0  # elements that were taken, and those of them that did not go on
+        ended = False
+        over = False
 
         def read() -> None:
             meter.received = taken
-            meter.emitted = taken - aside - (not self.parked and not scope.ended and taken > aside)
+            meter.emitted = taken - aside - (not over and not self.parked and not scope.ended and taken > aside)
 
         scope.readers.append(read)
         while True:
             while not queue:
                 if buffer.ended:
+                    over = True
                     down.done()
                     return
                 for _ in range(_TURNS):

@@ -173,8 +173,9 @@ class Assembly:
             expect(each)
         start = self._ends(source, "branch source")[1]
         for target in targets:
+            end = self._ends(target, "branch target")[0]  # may add the edges of a series
             self._branches.append(len(self.edges))
-            self.edges.append(Edge(start, self._ends(target, "branch target")[0]))
+            self.edges.append(Edge(start, end))
 
     def route(self, source: Any, rules: Sequence[Any], otherwise: Any) -> None:
         """Add rules to the routing table of a source."""

@@ -16,7 +16,6 @@ _WORDS: Final = {
     Shape.STREAM: "a function of the whole stream",
     Shape.OPERATOR: "an Rx operator",
     Shape.PRODUCER: "a producer",
-    Shape.GRAPH: "a pipeline",
 }
 _OPTIONS: Final = {
     "concurrency": "only a function of one element can work on several at once (MapStage, a Stage with apply)",
@@ -40,8 +39,6 @@ def policy_problems(stage: Stage) -> Iterator[Problem]:
         value = getattr(stage, option)
         if value == Stage.model_fields[option].default or option in own or option in _MEANINGFUL.get(shape, ()):
             continue
-        if shape is Shape.GRAPH:
-            remedy = "give it to the stages inside"
         yield _problem(stage, f"{option}={value!r} has no effect: {remedy}")
 
 
@@ -52,8 +49,6 @@ def _problem(stage: Stage, what: str) -> Problem:
 
 def _refusal(shape: Shape, policy: Any) -> str | None:
     """Why a shape cannot have a policy other than `fail`, and what to do; None if it can."""
-    if shape is Shape.GRAPH:
-        return "an error inside belongs to one of its stages; set on_error there"
     if isinstance(policy, Retry):
         if shape is Shape.OPERATOR:
             return "an operator cannot be restarted; put ops.retry inside it, or use a StageFunc, which can"

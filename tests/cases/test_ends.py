@@ -129,7 +129,7 @@ async def test_19_dispose_with_full_buffers(graph: str, taken: str) -> None:
 
     def source() -> Any:
         try:
-            while True:
+            while graph != "operator" or len(made) < 50:  # nothing bounds what `ops.delay` holds
                 payload = Payload()
                 made.append(weakref.ref(payload))
                 yield Data(payload)
@@ -165,10 +165,7 @@ async def test_19_dispose_with_full_buffers(graph: str, taken: str) -> None:
                     subject.on_next(Data(payload))
                     del payload
             else:
-                gate = asyncio.Event()
                 subscription = execution.output.subscribe(lambda _: None)
-                if graph == "plain":
-                    gate.set()
             await asyncio.sleep(1.0 if graph not in ("plain", "stream") else 0)
             subscription.dispose()
             if taken == "operator":
@@ -348,7 +345,7 @@ async def test_21_an_idle_execution(graph: str, how: str, taken: str) -> None:
                         pass
             error = caught.value
     assert isinstance(error, expected)
-    assert 5.0 <= loop.time() - begin <= 6.5
+    assert 4.99 <= loop.time() - begin <= 6.5
     assert not source.observers
 
 

@@ -103,9 +103,17 @@ def test_many_too_many(overflow: Overflow, priority_queue: bool) -> None:
     if overflow == "latest":
         assert content == [99]
     elif overflow == "drop_oldest":
-        assert content == [99]  # three controls take three of the four places
+        assert content == [96, 97, 98, 99]  # controls take no place from content that is there
     else:
         assert content == [0, 1, 2, 3]
+
+
+def test_content_behind_many_controls() -> None:
+    """Where controls fill the buffer, the newest content still stays under `drop_oldest`."""
+    buffer = Buffer(2, "drop_oldest")
+    fill(buffer, [TURN, FAILURE, TURN, 1, 2])
+    assert of(buffer) == ["EndOfTurn", "Failure", "EndOfTurn", 2]
+    assert buffer.dropped == 1
 
 
 def test_latest_of_one_object() -> None:
