@@ -104,7 +104,6 @@ class Stage(BaseModel):
     accepts: ClassVar[tuple[Any, ...]] = ()
     emits: ClassVar[tuple[Any, ...]] = ()
     shape: ClassVar[Shape | None] = None
-    retries_stream: ClassVar[bool] = True
 
     name: str = Field(kw_only=False)
     on_error: Any = "fail"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rxstage.cli.command import command, say
+from rxstage.cli.command import command, counted, plural, say
 from rxstage.cli.target import TARGET_HELP, load
 from rxstage.errors import GraphError
 
@@ -21,7 +21,7 @@ def check(target: Annotated[str, typer.Argument(help=TARGET_HELP)]) -> int:
     except GraphError as error:
         for problem in error.problems:
             typer.echo(f"{target}: {problem.kind.value}: {problem.message}")
-        say(f"{target} has {len(error.problems)} problem{'s' * (len(error.problems) > 1)}")
+        say(f"{target} has {plural(len(error.problems), 'problem')}")
         return 1
-    typer.echo(f"{target}: ok, {len(graph.stages)} stages, {len(graph.edges)} edges")
+    typer.echo(f"{target}: ok, {counted(graph)}")
     return 0

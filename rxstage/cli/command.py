@@ -15,9 +15,21 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from rxstage.errors import GraphError, RxStageError, StageError
+from rxstage.graph.model import Graph
 from rxstage.observe.table import rich_table
 
-__all__ = ["INTERRUPTED", "CommandError", "PipeClosed", "command", "console", "explain", "plural", "say", "where"]
+__all__ = [
+    "INTERRUPTED",
+    "CommandError",
+    "PipeClosed",
+    "command",
+    "console",
+    "counted",
+    "explain",
+    "plural",
+    "say",
+    "where",
+]
 
 INTERRUPTED: Final = 130  # as a shell has it for a program that Ctrl-C has ended
 _WIDEST: Final = 1000  # columns of a table
@@ -72,6 +84,11 @@ def say(message: str) -> None:
 def plural(count: int, word: str) -> str:
     """`"1 stage"`, `"2 stages"`."""
     return f"{count:,} {word}{'s' * (count != 1)}"
+
+
+def counted(graph: Graph) -> str:
+    """How large a graph is: `"2 stages, 1 edge"`."""
+    return f"{plural(len(graph.stages), 'stage')}, {plural(len(graph.edges), 'edge')}"
 
 
 def explain(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from rxstage.cli.command import command
+from rxstage.cli.command import command, counted
 from rxstage.cli.target import TARGET_HELP, load
 from rxstage.graph.caption import clean, edge_caption, stage_caption
 from rxstage.graph.model import Graph
@@ -55,7 +55,7 @@ def draw(
 def to_text(graph: Graph) -> str:
     """A graph in words: one line per stage, in topological order, with the stages that follow it."""
     width = max(map(len, (clean(name, _NAME) for name in graph.stages)), default=0)
-    lines = [f"{clean(graph.name)}: {len(graph.stages)} stages, {len(graph.edges)} edges"]
+    lines = [f"{clean(graph.name, _NAME)}: {counted(graph)}"]
     leaves = set(graph.leaves)
     for name in graph.order():
         targets = []

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 
-from rxstage.cli.command import CommandError, command
+from rxstage.cli.command import CommandError, command, plural
 from rxstage.cli.source import Input, open_input, piped
 from rxstage.cli.stream import stream
 from rxstage.cli.target import TARGET_HELP, load
@@ -106,7 +106,7 @@ def _shown(element: StreamElement) -> str:
     if isinstance(content, Message):
         return f"{content.role}: {content.text}"
     if isinstance(content, Audio):
-        return f"<audio: {content.duration:.3f} s, {content.sample_rate} Hz, {content.channels} channels>"
+        return f"<audio: {content.duration:.3f} s, {content.sample_rate} Hz, {plural(content.channels, 'channel')}>"
     if isinstance(content, (Image, Video)):
         return f"<{content.mime_type}: {len(content.data):,} bytes>"
     if isinstance(content, Parts):

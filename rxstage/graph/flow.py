@@ -131,6 +131,7 @@ def _after(stage: Stage, before: Supply) -> Supply:
     policy = stage.on_error.then if isinstance(stage.on_error, Retry) else stage.on_error
     if isinstance(policy, Fallback):
         made = union(made, _after(policy.stage, taken(before, stage.accepts)))
+    # Of the whole-stream functions too: one that names what it accepts may well hand on the rest.
     return union(passing(before, stage.accepts), made)
 
 

@@ -28,7 +28,7 @@ __all__ = ["to_svg"]
 _MARGIN: Final = 14.0
 _ARROW: Final = 7.0
 _PORT: Final = 3.5
-_EARLY, _LATE = 0.32, 0.68  # of the way through the gap: where labels stand
+_EARLY, _LATE = 0.36, 0.64  # of the way through the gap: where labels stand
 
 
 def to_svg(graph: Graph, *, direction: Direction | None = None) -> str:
@@ -146,20 +146,24 @@ class _Pen:
         self.drawn.append(f'<g class="edge">{title}<path d="{path}"/>{head}{label}</g>')
 
     def _label(self, start: Point, end: Point, late: bool, caption: str) -> str:
-        t = _LATE if late else _EARLY
-        bend = 1.5 * t * (1 - t) + t**3  # of a curve whose handles are half-way along
-        x, y = self.point(
-            Point(
-                start.along + (end.along - start.along) * bend,
-                start.across + (end.across - start.across) * (3 * t * t - 2 * t**3),
-            )
-        )
-        width = text_width(caption, LABEL) + 10
+        width, gap = text_width(caption, LABEL) + 10, end.along - start.along
+        room = (18 if self.down else width) / 2 + _ARROW
+        along = min(max((_LATE if late else _EARLY) * gap, room), max(gap - room - 4, gap / 2))
+        x, y = self.point(Point(start.along + along, _across(start, end, along / gap if gap else 0.5)))
         return f'<g class="label">{_rect(x - width / 2, y - 9, width, 18, 9)}{_text("", x, y + 4, caption)}</g>'
 
     def _at(self, point: Point) -> str:
         x, y = self.point(point)
         return f"{number(x)} {number(y)}"
+
+
+def _across(start: Point, end: Point, share: float) -> float:
+    """Where a curve is across, that share of its way along (its handles are half-way)."""
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        t = (low + high) / 2
+        low, high = (t, high) if 1.5 * t * (1 - t) + t**3 < share else (low, t)
+    return start.across + (end.across - start.across) * (3 * low * low - 2 * low**3)
 
 
 def _rect(x: float, y: float, width: float, height: float, radius: float) -> str:

@@ -595,4 +595,4 @@ async def test_11_whole_stream_functions_cannot_swallow_controls() -> None:
 def test_order(shape: str) -> None:
     """Every shape of stage keeps the order of 300 elements."""
     numbers = [str(number) for number in range(300)]
-    assert texts(Pipeline.of(stages()[shape]).run(numbers).elements) == numbers
+    assert LOOP_FORMS["await"](Pipeline.of(stages()[shape]), numbers).texts == numbers
