@@ -51,7 +51,8 @@ from rxstage.events import (
     StageStarted,
 )
 from rxstage.execution import Execution
-from rxstage.flow.buffer import BufferedSubject, BufferStatistics
+from rxstage.flow.buffer import BufferStatistics
+from rxstage.flow.subject import BufferedSubject
 from rxstage.graph.model import Edge, Graph
 from rxstage.observe.bus import EventBus
 from rxstage.observe.log import disable_logging, enable_logging

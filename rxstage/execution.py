@@ -29,7 +29,7 @@ from rxstage.flow.operator import ExecutionScheduler
 from rxstage.flow.outlet import Outlet
 from rxstage.flow.port import Push
 from rxstage.flow.valve import Valve
-from rxstage.flow.worker import Gate
+from rxstage.flow.gate import Gate
 from rxstage.observe.metrics import Metrics, Statistics, metrics_of, statistics_of
 from rxstage.observe.stream import EventStream
 from rxstage.result import Result

@@ -119,7 +119,7 @@ async def test_async_with_opens(make: Callable[[], Pipeline]) -> None:
 
     async with assert_no_leaks(), make().execute(source()) as execution:
         await asyncio.sleep(0.1)
-        assert execution.state == "running"
+        assert execution.state in ("running", "completed")
         assert touched
         result = await execution
     assert result.text == "abc"
@@ -131,7 +131,7 @@ async def test_async_with_opens(make: Callable[[], Pipeline]) -> None:
 async def test_async_with_then_output(make: Callable[[], Pipeline]) -> None:
     """After `async with`, the Observable gives what has come out so far and the rest."""
     observer = Observer()
-    async with assert_no_leaks(), make().execute("abc" and list("abc")) as execution:
+    async with assert_no_leaks(), make().execute(list("abc")) as execution:
         await asyncio.sleep(1.5)
         execution.output.subscribe(observer)
         outcome = await observer.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rxstage.element import StreamElement
 from rxstage.flow.buffer import Buffer
-from rxstage.flow.worker import Gate
+from rxstage.flow.gate import Gate
 
 __all__ = ["Outlet"]
 

@@ -20,9 +20,10 @@ from rxstage.flow.fan import Branch, FanIn, fan_out
 from rxstage.flow.fuse import FusedRun
 from rxstage.flow.operator import open_operator
 from rxstage.flow.port import Port
+from rxstage.flow.producer import open_generator
 from rxstage.flow.pump import Trampoline, open_pump
 from rxstage.flow.scope import Scope
-from rxstage.flow.streamer import open_generator, open_streamer
+from rxstage.flow.streamer import open_streamer
 from rxstage.flow.valve import Valve
 from rxstage.flow.worker import open_worker
 from rxstage.graph.flatten import Link, Node, flatten, test_of
