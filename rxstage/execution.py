@@ -25,11 +25,11 @@ from rxstage.errors import (
 from rxstage.flow.bridge import Source, open_source
 from rxstage.flow.buffer import Buffer
 from rxstage.flow.entry import Entry
+from rxstage.flow.gate import Gate
 from rxstage.flow.operator import ExecutionScheduler
 from rxstage.flow.outlet import Outlet
 from rxstage.flow.port import Push
 from rxstage.flow.valve import Valve
-from rxstage.flow.gate import Gate
 from rxstage.observe.metrics import Metrics, Statistics, metrics_of, statistics_of
 from rxstage.observe.stream import EventStream
 from rxstage.result import Result
@@ -66,6 +66,7 @@ class Execution:
         "_outlet",
         "_raise",
         "_result",
+        "_shared",
         "_source",
         "_subscribe_on",
         "_timeout",
@@ -100,6 +101,7 @@ class Execution:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outlet: Outlet | None = None
         self._result: Result | None = None
+        self._shared: _Shared | None = None
         self._unopened: Callable[[BaseException], object] | None = None  # told where it is cancelled before it opens
         self._within = False
         self._closers: list[Callable[[], object]] = []
@@ -270,7 +272,9 @@ class Execution:
             else:
                 self._inbox.append(element)  # taken by whoever pulls the source
             return
-        self._on_loop(lambda: self._enter(run, element))
+        here = _is_running(run.scope.loop)
+        run.entry.pending += here  # what the source pushes after it stays behind it
+        self._on_loop(lambda: self._enter(run, element, here))
 
     def interrupt(self, reason: str = "") -> None:
         """Send an `Interrupt`."""
@@ -457,7 +461,8 @@ class Execution:
     def _consumer_waits(self) -> bool:
         return self._outlet is not None and self._outlet.gate.waiting
 
-    def _enter(self, run: Run, element: StreamElement) -> None:
+    def _enter(self, run: Run, element: StreamElement, here: bool) -> None:
+        run.entry.pending -= here
         if run.scope.ended:
             return
         try:
@@ -481,12 +486,9 @@ class Execution:
             self.run.fail(error)
 
     def _on_loop(self, call: Callable[[], object]) -> None:
-        run = self.run
-        assert run is not None and run.scope.loop is not None
-        loop = run.scope.loop
-        if loop.is_closed():
-            return
-        loop.call_soon_threadsafe(call)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(call)
 
     def _scope_dropped(self, edge: tuple[str, str], count: int) -> None:
         if self.run is not None:
@@ -540,13 +542,17 @@ class Execution:
         return execution_html(self)
 
 
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is the loop's own thread."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
 def _soon(loop: asyncio.AbstractEventLoop, start: Callable[[], None]) -> None:
     """Start at once on the loop's own thread, else as soon as it comes to it."""
-    try:
-        running = asyncio.get_running_loop()
-    except RuntimeError:
-        running = None
-    if running is loop:
+    if _is_running(loop):
         start()
     else:
         loop.call_soon_threadsafe(start)
@@ -607,14 +613,13 @@ class _Output(Observable[StreamElement]):
     ) -> abc.DisposableBase:
         execution = self._execution
         execution._take("output")
-        shared: Any = execution._iterator
-        if not isinstance(shared, _Shared):
-            shared = _Shared(execution)
-            execution._iterator = shared  # type: ignore[assignment]
-            subscription = shared.add(observer)
-            shared.open(scheduler)
-            return subscription
-        return shared.add(observer)
+        shared = execution._shared
+        if shared is not None:
+            return shared.add(observer)
+        execution._shared = shared = _Shared(execution)
+        subscription = shared.add(observer)
+        shared.open(scheduler)
+        return subscription
 
 
 class _Shared:

@@ -14,7 +14,19 @@ from reactivex import Observable, abc
 from rxstage import Pipeline, StageError, StreamElement
 from rxstage.testing import run_virtual
 
-__all__ = ["FORMS", "LOOP_FORMS", "WAIT", "Form", "Observer", "Outcome", "aiterate", "cause", "contents", "observable", "texts"]
+__all__ = [
+    "FORMS",
+    "LOOP_FORMS",
+    "WAIT",
+    "Form",
+    "Observer",
+    "Outcome",
+    "aiterate",
+    "cause",
+    "contents",
+    "observable",
+    "texts",
+]
 
 WAIT: Final = 20.0
 """Real seconds after which something that waits for another thread is taken for a hang."""
@@ -89,7 +101,7 @@ async def _iterate(pipeline: Pipeline, source: Any) -> Outcome:
     elements: list[StreamElement] = []
     try:
         async for element in pipeline.execute(source):
-            elements.append(element)
+            elements.append(element)  # noqa: PERF401 - what came before an error counts
     except Exception as error:
         return Outcome(elements, error)
     return Outcome(elements, None)

@@ -23,6 +23,7 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = ROOT / "docs"
 LIMIT: Final = 120.0  # seconds for one page
+MODULES: Final = ("rxstage", "rxstage.testing", "rxstage.wire", "rxstage.graph.spec")
 CONTRACT: Final = ("emits", "holds", "completes", "fails")
 
 
@@ -166,7 +167,7 @@ def test_every_stage_page_is_listed() -> None:
     assert {name for name in pages_there if f"({name}.md)" not in index} == set()
 
 
-@pytest.mark.parametrize("module", ["rxstage", "rxstage.testing", "rxstage.wire", "rxstage.graph.spec"])
+@pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_is_in_the_reference(module: str) -> None:
     """Each name in `__all__` is documented: by a directive of its own, or with its whole module."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
@@ -188,6 +189,14 @@ def test_the_reference_names_nothing_that_is_gone() -> None:
     assert [name for name in names if name not in rxstage.__all__] == []
 
 
+def test_the_design_pages_name_what_is_there() -> None:
+    """Files that the design pages name exist."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "design").glob("*.md"))
+    files = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(files) > 10
+    assert {name for name in files if not (ROOT / "rxstage" / name).is_file()} == set()
+
+
 def test_the_pages_build(tmp_path: Path) -> None:
     """Sphinx builds all pages without a warning, every reference in them resolves, and nothing is fetched."""
     missing = [name for name in ("sphinx", "furo", "myst_nb", "typer") if find_spec(name) is None]
@@ -200,6 +209,9 @@ def test_the_pages_build(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=3 * LIMIT, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "notebooks" / "01_first_pipeline.html").is_file()
+    reference = "".join(page.read_text(encoding="utf-8") for page in (tmp_path / "html" / "reference").glob("*.html"))
+    names = [f"{module}.{name}" for module in MODULES for name in import_module(module).__all__]
+    assert [name for name in names if f'id="{name}"' not in reference] == []
     drawn = (tmp_path / "html" / "stages" / "map.html").read_text(encoding="utf-8")
     assert '<svg xmlns="http://www.w3.org/2000/svg" class="marbles"' in drawn
 

@@ -88,7 +88,7 @@ async def test_states_of_one_that_waits() -> None:
     assert second.state == "running"
     assert [element.text async for element in two] == ["b", "c"]
     await second.closed()
-    assert pipeline.executions == ()
+    assert not pipeline.executions
 
 
 @pytest.mark.parametrize("taken", ["async for", "await", "output", "operator", "drain", "async with"])
@@ -139,7 +139,7 @@ async def test_cancelled_while_it_waits(taken: str) -> None:
         assert (await one).text == "a"
         assert (await three).text == "c"
     assert not touched
-    assert pipeline.executions == ()
+    assert not pipeline.executions
 
 
 @virtual
@@ -195,9 +195,7 @@ def test_runs_take_turns(asynchronous: bool) -> None:
     pipeline = Pipeline.of(stage, config=ONE)
     results: dict[str, Any] = {}
     threads = {
-        name: threading.Thread(
-            target=lambda n=name: results.setdefault(n, pipeline.run([n], raise_on_error=False))
-        )
+        name: threading.Thread(target=lambda n=name: results.setdefault(n, pipeline.run([n], raise_on_error=False)))
         for name in "abc"
     }
     with assert_no_leaks():
@@ -335,7 +333,7 @@ async def test_executions_are_listed() -> None:
     """Live executions are listed, those in operator form too, until they end."""
     pipeline = Pipeline.of(MapStage("s", slow))
     quick_one = Pipeline.of(PassthroughStage("p"))
-    assert pipeline.executions == ()
+    assert not pipeline.executions
     source: Subject[str] = Subject()
     subscription = source.pipe(pipeline).subscribe(lambda _: None)
     inline = source.pipe(quick_one).subscribe(lambda _: None)
@@ -351,7 +349,8 @@ async def test_executions_are_listed() -> None:
     subscription.dispose()
     inline.dispose()
     await asyncio.sleep(0.1)
-    assert pipeline.executions == quick_one.executions == ()
+    assert not pipeline.executions
+    assert not quick_one.executions
 
 
 @virtual
@@ -421,7 +420,7 @@ async def test_a_pipeline_inside_an_operator_of_another(asynchronous: bool) -> N
         result = await Pipeline.of(PassthroughStage("p"), nested).execute(["a", "b", "c"])
     assert sorted(texts(result.elements)) == ["a", "b", "c"]
     assert sorted(element.sequence for element in result.elements) == [1, 2, 3]
-    assert inner.executions == ()
+    assert not inner.executions
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -435,19 +434,19 @@ async def test_cancelling_the_outer_cancels_the_inner(asynchronous: bool) -> Non
             await asyncio.sleep(1.0)
             assert len(inner.executions) == 2
         await asyncio.sleep(0.1)
-        assert inner.executions == ()
+        assert not inner.executions
 
 
 def test_virtual_time_of_an_inline_pipeline() -> None:
     """Under a `TestScheduler` a graph without async stages runs in its time: 30 seconds cost nothing."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(
-        ReactiveTest.on_next(210.0, "a"), ReactiveTest.on_next(220.0, "b"), ReactiveTest.on_completed(400.0)
+        ReactiveTest.on_next(210, "a"), ReactiveTest.on_next(220, "b"), ReactiveTest.on_completed(400)
     )
     pipeline = Pipeline.of(PassthroughStage("p"), OperatorStage("settle", ops.debounce(30.0)))
-    results = scheduler.start(lambda: source.pipe(pipeline))
-    assert [(message.time, message.value.kind) for message in results.messages] == [(250.0, "N"), (400.0, "C")]
-    element = results.messages[0].value.value
+    messages: list[Any] = scheduler.start(lambda: source.pipe(pipeline)).messages
+    assert [(message.time, message.value.kind) for message in messages] == [(250.0, "N"), (400.0, "C")]
+    element = messages[0].value.value
     assert (element.text, element.timestamp) == ("b", 220.0)
     assert [(s.subscribe, s.unsubscribe) for s in source.subscriptions] == [(200.0, 400.0)]
 

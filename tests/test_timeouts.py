@@ -60,7 +60,7 @@ async def test_execution_timeout() -> None:
 async def test_execution_timeout_names_the_holder() -> None:
     """The error says who held what."""
     pipeline = Pipeline.of(MapStage("stuck", never), config=PipelineConfig(execution_timeout=10.0))
-    with pytest.raises(ExecutionTimeout, match="stage 'stuck': .*1 in its function"):
+    with pytest.raises(ExecutionTimeout, match=r"stage 'stuck': .*1 in its function"):
         await pipeline.execute(["a", "b"])
 
 

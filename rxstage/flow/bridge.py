@@ -254,7 +254,7 @@ class Inlet(Source):
             return
         if threading.get_ident() != self.thread:
             self._put_blocking(value)
-        elif self.closers or self.waiting or self.delivering:
+        elif self.closers or self.waiting or self.delivering or self.entry.pending:
             self._enqueue(value)
             if len(self.waiting) > self.limit:
                 self._failed(self._overflow("on the loop's own thread"))
@@ -345,6 +345,8 @@ class Inlet(Source):
         for _ in range(BATCH):
             if self.closers or self.stopped:
                 return
+            if self.entry.pending:
+                break
             with self.room:
                 if not self.waiting:
                     break
@@ -353,7 +355,7 @@ class Inlet(Source):
                 if len(self.waiting) <= self.capacity // 2:
                     self.room.notify_all()
             self._deliver(value)
-        if self.waiting:
+        if self.waiting or (self.ending is not None and self.entry.pending):
             self._schedule()
         elif self.ending is not None and not self.stopped:
             self.stopped = True

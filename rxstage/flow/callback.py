@@ -41,7 +41,8 @@ class Select(Struct, frozen=True):
     Args:
         kinds: content kinds; empty is all of them.
         values: types of `Data` values, for classes that are no content kinds.
-        form: what is handed over: the `element`, its `content`, or the bare `payload` of that.
+        form: what is handed over: the `element`, the bare `payload` of its content, or its `content`, of which a
+            value that was selected by its own type comes bare.
     """
 
     kinds: frozenset[type] = frozenset()
@@ -67,7 +68,10 @@ class Select(Struct, frozen=True):
         """What the callback is called with."""
         if self.form == "element":
             return element
-        return payload_of(element.content) if self.form == "payload" else element.content
+        content = element.content
+        if self.form == "payload":
+            return payload_of(content)
+        return content.value if content.__class__ is Data and self.kinds and Data not in self.kinds else content
 
 
 def kinds_of(declared: tuple[type, ...]) -> tuple[frozenset[type], tuple[type, ...]]:

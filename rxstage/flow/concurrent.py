@@ -49,8 +49,10 @@ class ConcurrentWorker:
         self.window: deque[_Slot] = deque()
         self.seen = 0
         self.flushing = False
+        self.over = False
 
     def port(self) -> Port:
+        """Start its task; gives its input."""
         buffer, scope = self.buffer, self.scope
         self.down.valve.wakers.append(self._flush)
         buffer.on_interrupt = self._interrupted
@@ -61,8 +63,10 @@ class ConcurrentWorker:
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for an element or for room, and no call is running."""
-        return (self.arrived.waiting or self.slot_free.waiting) and all(slot.done for slot in self.window)
+        """Whether it waits for an element or for room and no call is running, or has ended."""
+        return self.over or (
+            (self.arrived.waiting or self.slot_free.waiting) and all(slot.done for slot in self.window)
+        )
 
     def holding(self) -> str | None:
         """What it holds, in words."""
@@ -122,6 +126,7 @@ class ConcurrentWorker:
             self._flush()
         while self.window:
             await self.slot_free.wait()
+        self.over = True
         self.down.done()
 
     async def _one(self, slot: _Slot) -> None:

@@ -21,15 +21,17 @@ class Entry:
         port: the first node.
         received: how many elements have entered.
         closed: whether it takes nothing more.
+        pending: what was sent on the loop's own thread and enters at its next turn: a source that pushes waits for it.
     """
 
-    __slots__ = ("_on_end", "closed", "keeps", "port", "received", "scope")
+    __slots__ = ("_on_end", "closed", "keeps", "pending", "port", "received", "scope")
 
     def __init__(self, scope: Scope, port: Port, on_end: Callable[[], object], keeps: bool = False) -> None:
         self.scope = scope
         self.port = port
         self.received = 0
         self.closed = False
+        self.pending = 0
         self.keeps = keeps  # whether sequence and time of an enclosing execution stay
         self._on_end = on_end
 

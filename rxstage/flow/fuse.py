@@ -117,6 +117,7 @@ class _Segment:
 
         def failed(index: int, element: StreamElement, error: BaseException) -> NoReturn:
             callback = callbacks[index]
+            lost[index] += 1
             if callback.policy == "fail":
                 scope.meters[callback.name].errors += 1
                 raise callback.failed(error, element) from error

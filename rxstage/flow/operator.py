@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reactivex import Observable, abc
@@ -34,6 +35,13 @@ class ExecutionScheduler(AsyncIOScheduler):
         super().__init__(loop)
         self.scope = scope
         self.valve = valve
+        # Dates that users name are wall-clock dates, so the loop's clock gets one to count from, once.
+        self._epoch = datetime.now(UTC) - timedelta(seconds=loop.time())
+
+    @property
+    def now(self) -> datetime:
+        """The loop's clock as a date: what operators compare (`delay`, `timestamp`) goes by it, virtual or not."""
+        return self._epoch + timedelta(seconds=self._loop.time())
 
     def schedule(self, action: abc.ScheduledAction[Any], state: Any = None) -> abc.DisposableBase:
         """Do it on the trampoline of this thread: a loop's turn per element would be slow and unseen by valves."""
@@ -105,6 +113,8 @@ class _Operator:
             raise self.callback.failed(error, element) from error
         finally:
             self.inside = nested
+        if self.behind is not None and not nested:
+            raise self.behind  # the operator has caught it, and would go on as if nothing had happened
 
     def done(self) -> None:
         self.feed.completed = True
@@ -114,6 +124,8 @@ class _Operator:
                 observer.on_completed()
         finally:
             self.inside = nested
+        if self.behind is not None and not nested:
+            raise self.behind
 
     # -- out of the operator
 
@@ -127,6 +139,10 @@ class _Operator:
             self._emit(value)
 
     def on_error(self, error: Exception) -> None:
+        if error is self.behind:
+            if not self.inside:
+                self.scope.fail(error)
+            return  # else whoever pushed hears of it
         self.meter.errors += 1
         failure = self.callback.failed(error, None)
         if self.thread is not None and threading.get_ident() != self.thread:
@@ -150,7 +166,7 @@ class _Operator:
             self.down.done()
 
     def _emit(self, value: Any) -> None:
-        if self.ended or self.scope.ended:
+        if self.ended or self.scope.ended or self.behind is not None:
             return
         element = value if isinstance(value, StreamElement) else StreamElement.of(value, source=self.callback.name)
         try:

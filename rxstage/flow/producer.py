@@ -34,7 +34,8 @@ class _Generator:
         down.valve.wakers.append(self.opened.wake)
         scope.workers.append(self)
         scope.holders.append(self.holding)
-        self.task = scope.spawn(self._work(), self.name)
+        self.task = scope.spawn(self._produce(), self.name)
+        self.task.add_done_callback(self._produced)
         scope.drainers.append(self.stop)
 
     @property
@@ -60,20 +61,20 @@ class _Generator:
         """Produce nothing more."""
         if not self.task.done():
             self.stopping = True
-            self.task.cancel()
+            self.scope.dismiss(self.task)
 
     def _end(self) -> None:
         self.open_ends -= 1
         if not self.open_ends:
             self.down.done()
 
-    async def _work(self) -> None:
-        try:
-            await self._produce()
-        except asyncio.CancelledError:
-            if not self.stopping:
-                raise
-        self._end()
+    def _produced(self, task: asyncio.Task[Any]) -> None:
+        """Its own end has come, or it was stopped, perhaps before it had begun."""
+        if self.stopping if task.cancelled() else task.exception() is None:
+            try:
+                self._end()
+            except Exception as error:
+                self.scope.fail(error)
 
     async def _produce(self) -> None:
         policy, tries = self.callback.policy, 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final
 
 from rxstage.config import ErrorPolicy, Retry
 from rxstage.content import Interrupt
@@ -21,6 +22,8 @@ from rxstage.flow.scope import DROP, Scope
 
 __all__ = ["open_streamer", "raised"]
 
+_REMEMBERED: Final = 64  # controls that a function which reads ahead may yet yield
+
 
 class _Streamer:
     """The task of one whole-stream function, and what it was handed last."""
@@ -33,7 +36,8 @@ class _Streamer:
         self.arrived = Gate(scope.loop)
         self.opened = Gate(scope.loop)
         self.handed: StreamElement | None = None  # a control that has not been passed on yet
-        self.passed: StreamElement | None = None  # an interrupt that went ahead of the function
+        self.went: deque[Any] = deque(maxlen=_REMEMBERED)  # contents of controls that went ahead of the function
+        self.over = False
         self.muted = False  # from an interrupt's arrival till the function has seen it
         self.envelope = StreamElement.of("", source=callback.name)
         self.metadata: Any = None
@@ -46,12 +50,12 @@ class _Streamer:
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for an element or for room, in the stage's own task."""
-        return (self.arrived.waiting and self.reader is self.task) or self.opened.waiting
+        """Whether it waits for an element or for room, in the stage's own task, or has ended."""
+        return self.over or self.opened.waiting or (self.arrived.waiting and self.reader is self.task)
 
     def holding(self) -> str | None:
         """What it holds, in words."""
-        return describe(self.name, self.buffer, int(not self.arrived.waiting), self.opened.waiting)
+        return describe(self.name, self.buffer, int(not self.parked and not self.arrived.waiting), self.opened.waiting)
 
     def _interrupted(self, element: StreamElement) -> None:
         self.muted = True
@@ -88,7 +92,7 @@ class _Streamer:
                 )
         elif element.content.__class__ is Interrupt:
             self.muted = False
-            self.passed = element
+            self.went.append(element.content)
         else:
             self.handed = element
         return element
@@ -96,6 +100,7 @@ class _Streamer:
     def _pass_on(self) -> None:
         handed, self.handed = self.handed, None
         if handed is not None:
+            self.went.append(handed.content)
             self.down.control(handed)
 
     # -- the function's output
@@ -123,6 +128,7 @@ class _Streamer:
             assert isinstance(policy, Retry)
             await asyncio.sleep(policy.delay(tries))
         self._pass_on()
+        self.over = True
         self.down.done()
         while not self.buffer.ended:  # it ended before its input: what still comes is dropped
             self.buffer.clear()
@@ -166,7 +172,7 @@ class _Streamer:
             if item is self.handed or (self.handed is not None and item.content is self.handed.content):
                 self.handed = None
                 return item
-            if self.passed is not None and item.content is self.passed.content:
+            if any(item.content is content for content in self.went):
                 return DROP  # it went ahead already
             return item if item.sequence else self.scope.born(item, self.callback.node)
         if item is None:

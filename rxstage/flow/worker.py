@@ -43,6 +43,7 @@ class _Sequential:
         self.arrived = Gate(scope.loop)
         self.opened = Gate(scope.loop)
         self.epoch = 0
+        self.over = False
         self.late = False  # whether what is in the function belongs to a turn that was interrupted meanwhile
 
     def port(self) -> Port:
@@ -57,8 +58,8 @@ class _Sequential:
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for an element or for room."""
-        return self.arrived.waiting or self.opened.waiting
+        """Whether it waits for an element or for room, or has ended."""
+        return self.arrived.waiting or self.opened.waiting or self.over
 
     def holding(self) -> str | None:
         """What it holds, in words."""
@@ -78,17 +79,16 @@ class _Sequential:
         append, waiting = (behind.queue.append, behind.queue) if behind is not None else (_never, ())
         everything, bare = select.everything, select.form == "element"
         taken = aside = 0  # elements that were taken, and those of them that did not go on
-        over = False
 
         def read() -> None:
             meter.received = taken
-            meter.emitted = taken - aside - (not over and not self.parked and not scope.ended and taken > aside)
+            meter.emitted = taken - aside - (not self.parked and not scope.ended and taken > aside)
 
         scope.readers.append(read)
         while True:
             while not queue:
                 if buffer.ended:
-                    over = True
+                    self.over = True
                     down.done()
                     return
                 for _ in range(TURNS):
@@ -112,6 +112,7 @@ class _Sequential:
                         if result.__class__ is not StreamElement:
                             result = settle(callback, scope, element, result)
                     except CAUGHT as error:
+                        aside += 1
                         if isinstance(error, asyncio.CancelledError) and was_asked_for(scope):
                             raise
                         meter.errors += 1
@@ -190,6 +191,7 @@ class _Sequential:
                         control(result)
             if closers:
                 await self._room()
+        self.over = True
         down.done()
 
     async def _stream(self, element: StreamElement, epoch: int) -> None:

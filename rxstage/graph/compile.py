@@ -220,13 +220,12 @@ class _Wiring:
     def _told(self, down: Port, callbacks: Sequence[Callback]) -> Port:
         """The same port, but the end of the stages before it is announced."""
         scope = self.scope
-        if scope.listener is None:
-            return down
         begin = scope.clock()
 
         def done() -> None:
-            for callback in callbacks:
-                meter = scope.refresh()[callback.name]
+            meters = scope.refresh() if scope.listener is not None else {}  # whoever listens may have come late
+            for callback in callbacks if meters else ():
+                meter = meters[callback.name]
                 scope.tell(
                     StageCompleted,
                     stage=callback.name,
@@ -238,7 +237,7 @@ class _Wiring:
                 )
             down.done()
 
-        return Port(down.push, down.control, done, down.valve)
+        return Port(down.push, down.control, done, down.valve, down.buffer)
 
     # ---- edges
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
+import sys
 import types
 import typing
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Unpack, overload
 
 from reactivex import Observable
@@ -298,21 +301,27 @@ def stage(function: Callable[..., Any] | None = None, /, *, name: str | None = N
     parameter produces; one over an `AsyncIterator` is a loop over the whole stream.
 
     Raises:
-        TypeError: the function takes more than one argument (beside `context`).
+        TypeError: the function takes more than one argument (beside `context`), has no name and none is given, or
+            an annotation of what it gets cannot be resolved.
     """
+    names = sys._getframe(1).f_locals  # annotations may speak of classes that stand beside the function
     if function is None:
-        return lambda decorated: _stage_of(decorated, name, options)
-    return _stage_of(function, name, options)
+        return lambda decorated: _stage_of(decorated, name, options, names)
+    return _stage_of(function, name, options, names)
 
 
-def _stage_of(function: Callable[..., Any], name: str | None, options: dict[str, Any]) -> Stage:
-    name = name or function.__name__
+def _stage_of(
+    function: Callable[..., Any], name: str | None, options: dict[str, Any], names: Mapping[str, Any]
+) -> Stage:
+    name = name or getattr(function, "__name__", None)
+    if name is None:
+        raise TypeError(f"{function!r} has no name of its own; write stage(name=...)")
     parameters = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
         if parameter.name != "context" and parameter.default is parameter.empty
     ]
-    hints = _hints(function)
+    hints = _hints(function, names)
     generator = function_flags(function)[2]
     emits = _returned(hints.get("return"))
     if emits:
@@ -322,6 +331,11 @@ def _stage_of(function: Callable[..., Any], name: str | None, options: dict[str,
     if len(parameters) > 1:
         raise TypeError(f"stage {name!r}: a stage's function takes one argument (and `context`), got {len(parameters)}")
     hint = hints.get(parameters[0].name)
+    if isinstance(hint, str):
+        raise TypeError(
+            f"stage {name!r}: what its function gets is annotated {hint!r}, a name that cannot be found at run time; "
+            f"import it outside TYPE_CHECKING, or use MapStage with on="
+        )
     if typing.get_origin(hint) in (AsyncIterator, AsyncIterable):
         return StageFunc(name, options.pop("type", StageType.TRANSFORM), function, **options)
     kinds = tuple(kind for kind in _members(hint) if kind is not StreamElement)
@@ -333,24 +347,41 @@ def _stage_of(function: Callable[..., Any], name: str | None, options: dict[str,
     return kind_of_stage(name, function, on=kinds if len(kinds) > 1 else kinds[0], **options)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _hints(function: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotations by name; one that cannot be resolved (a name that only type checkers know) as a string."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not hasattr(function, "__annotations__"):
+        function = type(function).__call__
     try:
-        return typing.get_type_hints(function)
-    except Exception:  # a name that only type checkers know: what it gets is not declared then
-        return {}
+        annotations = inspect.get_annotations(function)
+    except NameError:  # from 3.14 on they are evaluated when they are asked for
+        library = importlib.import_module("annotationlib")
+        annotations = library.get_annotations(function, format=library.Format.FORWARDREF)
+    known = getattr(inspect.unwrap(function), "__globals__", {})
+    return {each: _resolved(annotation, known, names) for each, annotation in annotations.items()}
+
+
+def _resolved(annotation: Any, known: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    def holder() -> None: ...
+
+    holder.__annotations__ = {"hint": annotation}
+    try:
+        return typing.get_type_hints(holder, dict(known), dict(names))["hint"]
+    except Exception:
+        return str(getattr(annotation, "__forward_arg__", annotation))
 
 
 def _members(hint: Any) -> tuple[type, ...]:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return tuple(kind for member in typing.get_args(hint) for kind in _members(member))
     hint = typing.get_origin(hint) or hint
-    return (hint,) if isinstance(hint, type) and hint not in (object, StreamElement) else ()
+    return (hint,) if isinstance(hint, type) and hint not in (object, Any, StreamElement) else ()
 
 
 def _returned(hint: Any) -> tuple[type, ...]:
-    if typing.get_origin(hint) in (AsyncIterator, AsyncIterable, Iterator, Iterable, list, tuple) or (
-        getattr(typing.get_origin(hint), "__name__", "") in ("Generator", "AsyncGenerator")
-    ):
+    origin = typing.get_origin(hint)
+    if origin in (AsyncIterator, AsyncIterable, Iterator, Iterable, AsyncGenerator, Generator):
         hint = typing.get_args(hint)[0] if typing.get_args(hint) else None
     kinds = _members(hint)
     return tuple(

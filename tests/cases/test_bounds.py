@@ -12,6 +12,7 @@ from reactivex import operators as ops
 
 from rxstage import (
     BufferOverflow,
+    EdgeDropped,
     Execution,
     FilterStage,
     FlatMapStage,
@@ -190,7 +191,7 @@ async def test_15_overflow(policy: Overflow, reader: str) -> None:
         builder.connect("in", "p", buffer_size=2, overflow=policy).connect("p", "slow", buffer_size=1)
         expected_edge = ("in", "p")
     execution = builder.build().execute(numbers(3, gate))
-    execution.events.subscribe(lambda e: drops.append((e.type, e.dropped)) if e.type == "edge.dropped" else None)
+    execution.events.subscribe(lambda e: drops.append((e.type, e.dropped)) if isinstance(e, EdgeDropped) else None)
     result = await execution
     statistics = execution.statistics().edges[expected_edge]
     if reader == "stage":
@@ -322,8 +323,8 @@ def test_17_a_stage_that_never_emits(form: Form, kind: str) -> None:
     async def swallow(elements: AsyncIterator[StreamElement]) -> AsyncIterator[StreamElement]:
         async for _ in elements:
             pass
-        for nothing in ():
-            yield nothing
+        for _ in range(0):
+            yield StreamElement.of("")
 
     async def no(element: StreamElement) -> bool:
         return False

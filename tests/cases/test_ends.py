@@ -81,7 +81,7 @@ async def test_18_error_while_full() -> None:
     )
     execution = pipeline.execute([str(number) for number in range(9)])
     seen: list[str | None] = []
-    with pytest.raises(StageError, match="'a'.*five"):
+    with pytest.raises(StageError, match=r"'a'.*five"):  # noqa: PT012
         async for element in execution:
             seen.append(element.text)
             await asyncio.sleep(1.0)
@@ -337,7 +337,7 @@ async def test_21_an_idle_execution(graph: str, how: str, taken: str) -> None:
             execution.output.subscribe(observer)
             error = (await observer.wait()).error
         else:
-            with pytest.raises(expected) as caught:
+            with pytest.raises(expected) as caught:  # noqa: PT012
                 if taken == "await":
                     await execution
                 else:

@@ -351,7 +351,10 @@ def test_30_unrouted_in_the_metrics() -> None:
 def test_30_a_raising_predicate(form: Form) -> None:
     """CASE 30: a predicate that raises is a `StageError` of the stage it stands behind."""
     pipeline = (
-        PipelineBuilder().add(PassthroughStage("in")).route("in", (lambda e: 1 / 0, mark("a")), otherwise=mark("b")).build()
+        PipelineBuilder()
+        .add(PassthroughStage("in"))
+        .route("in", (lambda e: 1 / 0, mark("a")), otherwise=mark("b"))
+        .build()
     )
     elements, error = form(pipeline, ["x"])
     assert elements == []
@@ -361,8 +364,11 @@ def test_30_a_raising_predicate(form: Form) -> None:
 
 
 @forms
-@pytest.mark.parametrize("control", [StreamElement.end_of_turn(), StreamElement.interrupt("i"), StreamElement.of(ValueError())],
-                         ids=["EndOfTurn", "Interrupt", "Failure"])
+@pytest.mark.parametrize(
+    "control",
+    [StreamElement.end_of_turn(), StreamElement.interrupt("i"), StreamElement.of(ValueError())],
+    ids=["EndOfTurn", "Interrupt", "Failure"],
+)
 @pytest.mark.parametrize("kinds", ["plain", "async"])
 def test_30_controls_leave_a_merge_once(form: Form, kinds: str, control: StreamElement) -> None:
     """CASE 30: a control reaches every branch, also past an edge that selects content, and leaves the merge once."""
@@ -376,8 +382,7 @@ def test_30_controls_leave_a_merge_once(form: Form, kinds: str, control: StreamE
 
         if kinds == "async":
             return StageFunc(name, StageType.TRANSFORM, spy)
-        note = OperatorStage(name, ops.do_action(lambda e: seen[name].append(texts([e])[0])), sees_controls=True)
-        return note
+        return OperatorStage(name, ops.do_action(lambda e: seen[name].append(texts([e])[0])), sees_controls=True)
 
     pipeline = (
         PipelineBuilder()
@@ -404,7 +409,12 @@ def test_30_diamonds_in_series_do_not_multiply_controls(form: Form) -> None:
     elements, error = form(builder.build(), items)
     assert error is None
     assert texts(elements)[-3:] == ["Interrupt", "Failure", "z"] or texts(elements) == [
-        "x", "EndOfTurn", "y", "Interrupt", "Failure", "z",
+        "x",
+        "EndOfTurn",
+        "y",
+        "Interrupt",
+        "Failure",
+        "z",
     ]
 
 
@@ -457,12 +467,13 @@ def test_31_many_in_series(form: Form, kind: str) -> None:
             builder.branch(f"j{number}", FilterStage(f"a{number}", lambda e: False), PassthroughStage(f"b{number}"))
             builder.merge(f"a{number}", f"b{number}", into=PassthroughStage(f"j{number + 1}"))
         else:
-            stage: Stage = {
-                "operator": lambda name: OperatorStage(name, ops.map(lambda e: e)),
-                "async": slow_as,
-                "flat": lambda name: FlatMapStage(name, lambda e: (e,)),
-            }[kind](f"j{number + 1}")
-            builder.chain(f"j{number}", stage)
+            name = f"j{number + 1}"
+            stages: dict[str, Stage] = {
+                "operator": OperatorStage(name, ops.map(lambda e: e)),
+                "async": slow_as(name),
+                "flat": FlatMapStage(name, lambda e: (e,)),
+            }
+            builder.chain(f"j{number}", stages[kind])
     elements, error = form(builder.build(), ["x", StreamElement.end_of_turn(), "y"])
     assert error is None
     assert texts(elements) == ["x", "EndOfTurn", "y"]

@@ -185,8 +185,9 @@ def test_03_the_source_errors(form: Form, shape: str) -> None:
     assert set(texts(elements)) <= {"A"}
 
 
-@pytest.mark.parametrize("form", [f for n, f in FORMS.items() if "operator" not in n],
-                         ids=[n for n in FORMS if "operator" not in n])
+@pytest.mark.parametrize(
+    "form", [f for n, f in FORMS.items() if "operator" not in n], ids=[n for n in FORMS if "operator" not in n]
+)
 @pytest.mark.parametrize("kind", ["iterable", "async"])
 def test_03_an_iterable_errors(form: Form, kind: str) -> None:
     """CASE 3: the same for an iterable and an async iterable."""
@@ -381,8 +382,9 @@ def test_08_unasked_cancelled_error(form: Form, shape: str) -> None:
     assert texts(elements) == ["a"]
 
 
-@pytest.mark.parametrize("form", [f for n, f in FORMS.items() if "operator" not in n],
-                         ids=[n for n in FORMS if "operator" not in n])
+@pytest.mark.parametrize(
+    "form", [f for n, f in FORMS.items() if "operator" not in n], ids=[n for n in FORMS if "operator" not in n]
+)
 def test_08_unasked_cancelled_error_of_the_source(form: Form) -> None:
     """CASE 8: the same where the source raises it."""
 
@@ -463,12 +465,10 @@ async def test_09_no_shared_state(shape: str) -> None:
     first = Pipeline.of(PassthroughStage("a"), stage)
     second = Pipeline.of(stage, PassthroughStage("b"))
     async with assert_no_leaks():
-        runs = [
-            [f"{number}-{i}" for i in range(50)] for number in range(8)
-        ]
-        results = await asyncio.gather(*(
-            (first if number % 2 else second).execute(items) for number, items in enumerate(runs)
-        ))
+        runs = [[f"{number}-{i}" for i in range(50)] for number in range(8)]
+        results = await asyncio.gather(
+            *((first if number % 2 else second).execute(items) for number, items in enumerate(runs))
+        )
         again = await asyncio.gather(first.execute(["x"]), first.execute(["y"]))
     for items, result in zip(runs, results, strict=True):
         assert texts(result.elements) == [item.upper() for item in items]

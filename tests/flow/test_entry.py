@@ -14,7 +14,9 @@ def entry(keeps: bool = False) -> tuple[Entry, Out, list[str]]:
     return Entry(make_scope(), out.port(), lambda: ends.append("end"), keeps), out, ends
 
 
-@pytest.mark.parametrize("value", ["a", None, 0, Audio(b"", 8000), StreamElement.of("x", metadata={"k": 1}), ValueError()])
+@pytest.mark.parametrize(
+    "value", ["a", None, 0, Audio(b"", 8000), StreamElement.of("x", metadata={"k": 1}), ValueError()]
+)
 def test_stamps(value: object) -> None:
     """Whatever enters is an element with the next number and the time; the rest of its envelope stays."""
     door, out, _ = entry()

@@ -460,9 +460,7 @@ async def _with_pause(*parts: list[Any]) -> Any:
 @virtual
 async def test_diamond_with_capacity_one() -> None:
     """CASE 26: slow and fast branch, capacity 1, many turns: everything, bounded, no deadlock."""
-    pipeline = diamond(
-        MapStage("slow", slow, on=Text), PassthroughStage("fast"), config=PipelineConfig(buffer_size=1)
-    )
+    pipeline = diamond(MapStage("slow", slow, on=Text), PassthroughStage("fast"), config=PipelineConfig(buffer_size=1))
     source: list[Any] = []
     for n in range(50):
         source += [f"{n}"] * 3 + [StreamElement.end_of_turn()]

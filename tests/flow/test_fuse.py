@@ -52,7 +52,20 @@ FORMS: dict[str, Select] = {
     "payload of all": Select(frozenset(), (), "payload"),
     "content of all": Select(frozenset(), (), "content"),
 }
-RESULTS = ("same", "text", "number", "content", "message", "element", "turn", "exception", "failure", "none", "raise", "sometimes")
+RESULTS = (
+    "same",
+    "text",
+    "number",
+    "content",
+    "message",
+    "element",
+    "turn",
+    "exception",
+    "failure",
+    "none",
+    "raise",
+    "sometimes",
+)
 POLICIES: dict[str, Any] = {
     "fail": "fail",
     "emit": "emit",
@@ -217,7 +230,9 @@ def run_both(steps: list[tuple[Kind, str, str, str]], elements: list[StreamEleme
     out = Out()
     run = FusedRun(
         [
-            callback(f"s{n}", step.function, step.kind, select=FORMS[step.form], policy=POLICIES[step.policy], node=n + 1)
+            callback(
+                f"s{n}", step.function, step.kind, select=FORMS[step.form], policy=POLICIES[step.policy], node=n + 1
+            )
             for n, step in enumerate(fused)
         ],
         metered,

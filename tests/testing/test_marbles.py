@@ -68,7 +68,10 @@ def test_nonsense(line: str) -> None:
 name = st.text("abcxyz019", min_size=1, max_size=3)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.lists(name | st.sampled_from("/!?"), min_size=1, max_size=3))), st.sampled_from("|#-"))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.lists(name | st.sampled_from("/!?"), min_size=1, max_size=3))),
+    st.sampled_from("|#-"),
+)
 def test_round_trip(steps: list[tuple[int, list[str]]], end: str) -> None:
     """What is written is read again as what it was."""
     marks: list[Mark] = []

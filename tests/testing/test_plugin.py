@@ -12,7 +12,7 @@ import pytest
 
 import rxstage.testing
 
-_TESTS = '''
+_TESTS = """
 import asyncio
 import pytest
 from rxstage import MapStage, Pipeline, Text
@@ -36,7 +36,7 @@ def test_thread(leak_check):
 
 def test_end():
     left[-1].set()
-'''
+"""
 
 
 def test_fixtures(tmp_path: Path) -> None:
