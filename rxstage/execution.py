@@ -202,9 +202,7 @@ class Execution:
             elif self._result is None:
                 if self.run is None and self._loop is None:
                     elements: list[StreamElement] = []
-                    self._launch(
-                        asyncio.get_running_loop(), elements.append, elements.append, Valve(), elements
-                    )
+                    self._launch(asyncio.get_running_loop(), elements.append, elements.append, Valve(), elements)
                 await self.closed()
         except asyncio.CancelledError:
             self.cancel()

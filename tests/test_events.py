@@ -98,16 +98,7 @@ def test_completed(form: Form, asynchronous: bool) -> None:
 
 
 @forms
-@pytest.mark.parametrize(
-    "asynchronous",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(strict=True, reason="a fused run counts the element that raised as emitted"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("asynchronous", [True, False])
 def test_failed(form: Form, asynchronous: bool) -> None:
     """A failing stage: `stage.failed` with what it raised, then `pipeline.failed` with the `StageError`."""
     pipeline = Pipeline.of(PassthroughStage("a"), MapStage("b", afail if asynchronous else fail))

@@ -25,11 +25,14 @@ from rxstage import (
     EndOfTurn,
     ExecutionCancelled,
     Failure,
+    FlatMapStage,
     Interrupt,
     MapStage,
     Message,
+    OperatorStage,
     PassthroughStage,
     Pipeline,
+    PipelineBuilder,
     PipelineClosed,
     PipelineConfig,
     Result,
@@ -750,8 +753,6 @@ async def test_later_errors_are_attached() -> None:
         await asyncio.sleep(1.0)
         raise ValueError("first")
 
-    from rxstage import PipelineBuilder
-
     pipeline = (
         PipelineBuilder()
         .add(PassthroughStage("in"))
@@ -1143,3 +1144,130 @@ def test_result_keeps_its_numbers() -> None:
     plain().run(list("abc"))
     assert result.metrics == before
     assert before.stages["p"].emitted == 3
+
+
+@pytest.mark.parametrize("shape", ["plain", "async", "flat", "concurrent", "policy"])
+@pytest.mark.parametrize("metrics", [True, False])
+@virtual
+async def test_metrics(shape: str, metrics: bool) -> None:
+    """Counters per stage always, quantiles of the processing time only with `metrics=True`."""
+
+    def fail(element: StreamElement) -> StreamElement:
+        if element.text == "b":
+            raise ValueError
+        return element
+
+    stages: dict[str, Stage] = {
+        "plain": MapStage("s", lambda e: e),
+        "async": MapStage("s", aslow),
+        "flat": FlatMapStage("s", lambda e: [e, e]),
+        "concurrent": MapStage("s", aslow, concurrency=2),
+        "policy": MapStage("s", fail, on_error="skip"),
+    }
+    pipeline = Pipeline.of(stages[shape], PassthroughStage("p"), config=PipelineConfig(metrics=metrics))
+    execution = pipeline.execute(["a", "b", StreamElement.end_of_turn(), "c"])
+    await execution
+    stage = execution.metrics().stages["s"]
+    emitted = {"flat": 6, "policy": 2}.get(shape, 3)
+    assert (stage.received, stage.emitted, stage.errors) == (3, emitted, shape == "policy")
+    assert execution.metrics().stages["p"].received == emitted
+    if metrics:
+        assert stage.p50 is not None
+        assert stage.p99 is not None
+        assert 0 <= stage.p50 <= stage.p99
+    else:
+        assert stage.p50 is None
+        assert stage.p99 is None
+
+
+@virtual
+async def test_metrics_of_a_running_execution() -> None:
+    """Metrics and statistics can be asked for at any time: before, while it runs, and after."""
+    source: Subject[str] = Subject()
+    execution = Pipeline.of(MapStage("s", never), config=PipelineConfig(buffer_size=2)).execute(source)
+    assert execution.metrics().stages == {}
+    assert execution.statistics().edges == {}
+    async with execution:
+        for text in "abcde":
+            source.on_next(text)
+            await asyncio.sleep(0.1)
+        assert execution.metrics().stages["s"].received == 1
+        edge = execution.statistics().edges["<input>", "s"]
+        assert (edge.depth, edge.capacity, edge.waiting, edge.dropped) == (2, 2, True, 0)
+    assert execution.metrics().stages["s"].received == 1
+    edge = execution.statistics().edges["<input>", "s"]
+    assert (edge.depth, edge.peak, edge.waiting) == (0, 2, False)
+
+
+@virtual
+async def test_several_subscribers_of_one_output() -> None:
+    """A second subscriber of the output shares the execution from then on; it ends when the last one leaves."""
+    source: Subject[str] = Subject()
+    execution = Pipeline.of(MapStage("s", aslow)).execute(source)
+    first, second = Observer(), Observer()
+    one = execution.output.subscribe(first)
+    source.on_next("a")
+    await asyncio.sleep(1.0)
+    two = execution.output.subscribe(second)
+    source.on_next("b")
+    await asyncio.sleep(1.0)
+    one.dispose()
+    source.on_next("c")
+    await asyncio.sleep(1.0)
+    assert execution.state == "running"
+    two.dispose()
+    await execution.closed()
+    assert execution.state == "cancelled"
+    assert not source.observers
+    assert (texts(first.elements), texts(second.elements)) == (["a", "b"], ["b", "c"])
+    late = Observer()
+    execution.output.subscribe(late)
+    assert late.elements == []
+
+
+@virtual
+async def test_a_failure_disposes_the_source_and_cancels_the_other_stages() -> None:
+    """The first error cancels every other stage and disposes the source, at once."""
+    log: list[str] = []
+
+    async def fail(element: StreamElement) -> StreamElement:
+        await asyncio.sleep(1.0)
+        raise ValueError
+
+    async def other(element: StreamElement) -> StreamElement:
+        try:
+            await asyncio.sleep(1000.0)
+        except asyncio.CancelledError:
+            log.append("other cancelled")
+            raise
+        return element
+
+    pipeline = (
+        PipelineBuilder()
+        .add(PassthroughStage("in"))
+        .branch("in", MapStage("bad", fail), MapStage("other", other))
+        .build()
+    )
+    source: Subject[str] = Subject()
+    execution = pipeline.execute(source)
+    asyncio.get_running_loop().call_soon(source.on_next, "a")
+    async with assert_no_leaks():
+        with pytest.raises(StageError, match="'bad'"):
+            await execution
+    assert log == ["other cancelled"]
+    assert not source.observers
+    assert asyncio.get_running_loop().time() == pytest.approx(1.0)
+
+
+def test_an_operator_that_cannot_be_built() -> None:
+    """An operator that raises when it is applied, or gives no Observable, is a `StageError`."""
+
+    def broken(source: Any) -> Any:
+        raise KeyError("build")
+
+    for operator, kind in ((broken, KeyError), (lambda source: 3, TypeError)):
+        for form in FORMS.values():
+            elements, error = form(Pipeline.of(OperatorStage("bad", operator)), ["a"])
+            assert elements == []
+            assert isinstance(error, StageError)
+            assert isinstance(error.__cause__, kind)

@@ -28,12 +28,10 @@ from msgspec.structs import replace as _replace
 from rxstage.content import Text
 from rxstage.element import StreamElement, stamped
 from rxstage.flow.callback import CAUGHT
+from rxstage.flow.meter import FIRST_TIMED, TIMED_EVERY
 from rxstage.flow.scope import DROP
 
-__all__ = ["MORE", "SAMPLED", "Lines", "Shape", "factory_of"]
-
-SAMPLED: Final = 64
-"""One element in so many is timed, and each of the first so many."""
+__all__ = ["MORE", "Lines", "Shape", "factory_of"]
 
 Shape: TypeAlias = tuple[tuple[str, str], ...]
 """Of each step, what its result means and what it is called with."""
@@ -71,7 +69,7 @@ def factory_of(shape: Shape, emits: bool, metered: bool) -> tuple[Callable[..., 
     ]
     lines: Lines = {}
     if metered:
-        text.append(f"        if n <= {SAMPLED} or not n % {SAMPLED}: return sampled(e0)")
+        text.append(f"        if n <= {FIRST_TIMED} or not n % {TIMED_EVERY}: return sampled(e0)")
     _body(text, lines, shape, "        ", lambda step, what: f"return leave({step}, {what})")
     text.append(f"        emit({_last(shape)})" if emits else f"        return {_last(shape)}")
     text += [
@@ -90,7 +88,7 @@ def factory_of(shape: Shape, emits: bool, metered: bool) -> tuple[Callable[..., 
     ]
     if metered:
         text += [
-            f"            if n - aside <= {SAMPLED} or not n % {SAMPLED}:",
+            f"            if n <= {FIRST_TIMED} or not n % {TIMED_EVERY}:",
             "                sampled(e0)",
             "                if inbox: return MORE",
             "                continue",

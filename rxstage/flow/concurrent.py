@@ -9,10 +9,11 @@ from typing import Any
 
 from rxstage.content import EndOfTurn
 from rxstage.element import StreamElement
-from rxstage.flow.buffer import BATCH, Buffer, describe
+from rxstage.flow.buffer import Buffer, describe
 from rxstage.flow.callback import DROP, Kind
 from rxstage.flow.gate import Gate
 from rxstage.flow.invocation import Invocation
+from rxstage.flow.meter import due
 from rxstage.flow.port import Port
 from rxstage.flow.scope import Scope
 
@@ -132,7 +133,7 @@ class ConcurrentWorker:
     async def _one(self, slot: _Slot) -> None:
         call, times = self.call, self.call.meter.times
         self.seen += 1
-        begin = perf_counter() if times is not None and (self.seen <= BATCH or not self.seen % BATCH) else 0.0
+        begin = perf_counter() if times is not None and due(self.seen) else 0.0
         try:
             if call.lasting:
                 await self._stream(slot)

@@ -23,7 +23,6 @@ __all__ = ["FusedRun"]
 _SEGMENT: Final = 64  # steps of one generated function
 
 
-
 class FusedRun:
     """A run of fusible callbacks: what is known of it once per pipeline, and its node, once per execution."""
 
@@ -138,9 +137,7 @@ class _Segment:
             timed = [_timed(f, meters[name].times) for f, name in zip(functions, names, strict=True)]
             factory, lines = self.sampled
             sampled = factory(timed, names, self.kinds, lines, fix, leave, failed, emit, None)[0]
-        push, drain, count = self.factory(
-            functions, names, self.kinds, self.lines, fix, leave, failed, emit, sampled
-        )
+        push, drain, count = self.factory(functions, names, self.kinds, self.lines, fix, leave, failed, emit, sampled)
 
         def read() -> None:
             passing = count()
@@ -218,7 +215,6 @@ def _timed(function: Callable[[Any], Any], histogram: Histogram | None) -> Calla
         return result
 
     return call
-
 
 
 # ------------------------------------------------------------------------------------------ one to many

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
-__all__ = ["Histogram", "Meter"]
+__all__ = ["FIRST_TIMED", "TIMED_EVERY", "Histogram", "Meter", "due"]
+
+FIRST_TIMED: Final = 64
+"""So many elements of an execution are timed, each of them."""
+
+TIMED_EVERY: Final = 256
+"""And after those one in so many: timing costs more than many a stage."""
 
 _RESOLUTION = 8  # buckets per doubling: a quantile is right within 4.5 %
 
@@ -46,7 +53,7 @@ class Meter:
         emitted: elements that left it.
         errors: callbacks that raised, each try counted.
         times: processing times, where they are measured. They are sampled: each of the first 64 elements,
-            then every 64th.
+            then every 256th.
         abandoned: calls that were left running when their time was up.
         stalls: how often it had to wait for a full buffer behind it, and `stalled` for how long [s] in all.
     """
@@ -61,3 +68,8 @@ class Meter:
         self.stalls = 0
         self.stalled = 0.0
         self.times: Histogram | None = Histogram() if timed else None
+
+
+def due(count: int) -> bool:
+    """Whether the element with this number is one of those that are timed."""
+    return count <= FIRST_TIMED or not count % TIMED_EVERY

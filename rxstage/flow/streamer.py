@@ -212,5 +212,3 @@ def raised(
     if not calls_again(policy, error, tries):
         raise callback.failed(error, None) from error
     scope.tell(StageRestarted, stage=callback.name, stage_type=callback.stage_type, error=error, attempt=tries + 1)
-
-

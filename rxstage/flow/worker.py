@@ -18,6 +18,7 @@ from rxstage.flow.callback import (
 from rxstage.flow.concurrent import ConcurrentWorker
 from rxstage.flow.gate import TURNS, Gate, relax
 from rxstage.flow.invocation import Invocation, was_asked_for
+from rxstage.flow.meter import due
 from rxstage.flow.port import Port
 from rxstage.flow.scope import Scope
 
@@ -167,7 +168,7 @@ class _Sequential:
                 else:
                     epoch = self.epoch
                     seen += 1
-                    begin = perf_counter() if times is not None and (seen <= BATCH or not seen % BATCH) else 0.0
+                    begin = perf_counter() if times is not None and due(seen) else 0.0
                     if call.lasting:
                         await self._stream(element, epoch)
                         result: Any = DROP
@@ -226,5 +227,3 @@ class _Sequential:
 
 def _never(_: object) -> None:
     raise AssertionError("no buffer follows")
-
-

@@ -8,7 +8,16 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any, ClassVar, Unpack, overload
 
 from reactivex import Observable
@@ -237,9 +246,7 @@ class StageFunc(Stage):
 
     fn: Any
 
-    def __init__(
-        self, name: str, type: StageType, fn: Callable[..., Any], /, **options: Unpack[StageOptions]
-    ) -> None:
+    def __init__(self, name: str, type: StageType, fn: Callable[..., Any], /, **options: Unpack[StageOptions]) -> None:
         if not callable(fn):
             raise TypeError(f"stage {name!r} needs a function of an async iterator, got {fn!r}")
         super().__init__(name, fn=fn, type=StageType(type), **options)

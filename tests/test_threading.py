@@ -29,6 +29,7 @@ from rxstage import (
     StageError,
     StageFunc,
     StageType,
+    StallError,
     StreamElement,
     Text,
 )
@@ -103,6 +104,25 @@ def test_another_thread_is_slowed_by_blocking_it(on_a_loop: bool) -> None:
             thread.join(WAIT)
     assert observer.outcome().error is None
     assert observer.outcome().texts == [str(number) for number in range(500)]
+
+
+def test_a_producer_is_blocked_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer that is blocked while nothing moves is let go after a while, and the execution fails."""
+    monkeypatch.setattr("rxstage.flow.bridge._PATIENCE", 0.05)
+
+    async def never(element: StreamElement) -> StreamElement:
+        await asyncio.Event().wait()
+        return element
+
+    observer = Observer()
+    with assert_no_leaks():
+        rx.from_iterable(map(str, range(100))).pipe(
+            Pipeline.of(MapStage("stuck", never), config=PipelineConfig(buffer_size=2))
+        ).subscribe(observer)
+        assert observer.ended.wait(WAIT)
+    error = observer.outcome().error
+    assert isinstance(error, StallError)
+    assert "stage 'stuck'" in str(error)
 
 
 def test_a_blocked_producer_is_let_go_at_the_end() -> None:
