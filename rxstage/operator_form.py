@@ -19,7 +19,7 @@ from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, 
 from rxstage.flow.buffer import BATCH
 from rxstage.flow.callback import CAUGHT
 from rxstage.flow.entry import Entry
-from rxstage.flow.guard import Guard
+from rxstage.flow.guard import Guard, Serial
 from rxstage.flow.loopthread import shared_loop
 from rxstage.flow.operator import ExecutionScheduler
 from rxstage.flow.outlet import Outlet
@@ -160,9 +160,10 @@ def _terminal(run: Run, execution: Execution, observer: Any) -> None:
 class _InlineSource(Source):
     """The one who pushes into an inline graph, and what keeps its terminal behind its elements."""
 
-    def __init__(self, run: Run, entry: Entry) -> None:
+    def __init__(self, run: Run, entry: Entry, observer: Any) -> None:
         super().__init__(run.scope, entry)
         self.run = run
+        self.observer = observer
         self.consumer_raised = False
         self.subscription: abc.DisposableBase | None = None
         self.guard = Guard()
@@ -175,17 +176,24 @@ class _InlineSource(Source):
         number, clock, inside = scope.next_sequence, scope.clock, guard.inside
         lean = serial is None and not entry.keeps
 
+        def enter_alone(value: Any) -> None:  # perhaps on another thread than the one that brought it
+            try:
+                enter(value)
+            except RxStageError as error:
+                run.fail(error)
+
         def on_next(value: Any) -> None:
             inside.append(None)
             try:
-                if guard.closed or entry.closed:
+                if guard.closed or entry.closed or self.consumer_raised:
+                    if self.consumer_raised:
+                        self._release()
                     return
                 if lean and value.__class__ is StreamElement:
                     entry.received += 1
                     push(_replace(value, sequence=number(), timestamp=clock()))
                 elif serial is not None:
-                    with serial:
-                        enter(value)
+                    serial.run(enter_alone, value)
                 else:
                     enter(value)
             except RxStageError as error:
@@ -205,6 +213,10 @@ class _InlineSource(Source):
         self.guard.finish(self._complete)
 
     def failed(self, error: BaseException) -> None:
+        if self.consumer_raised:  # the source has caught what the consumer raised: so he hears of it, as in plain Rx
+            self._release()
+            self.observer.on_error(error)
+            return
         self.guard.finish(lambda: self.run.fail(error))
 
     def _complete(self) -> None:
@@ -216,9 +228,13 @@ class _InlineSource(Source):
     def stop(self) -> None:
         if not self.stopped:
             self.stopped = True
-            subscription, self.subscription = self.subscription, None
-            if subscription is not None:
-                subscription.dispose()
+            if not self.consumer_raised:  # else the source must still be able to tell what it has caught
+                self._release()
+
+    def _release(self) -> None:
+        subscription, self.subscription = self.subscription, None
+        if subscription is not None:
+            subscription.dispose()
 
 
 def _inline(
@@ -243,13 +259,13 @@ def _inline(
         execution.run = run
         run.scope.listener = pipeline._listener(execution)
         if pipeline.plan.has_operators:
-            run.scope.serial = threading.RLock()
+            run.scope.serial = Serial()
         try:
             entry = run.open(observer.on_next, observer.on_next, Valve(), keeps=keeps)
         except RxStageError as error:
             run.fail(error)
             return
-        run.source = source = _InlineSource(run, entry)
+        run.source = source = _InlineSource(run, entry, observer)
         execution._source = None
         inbox = execution._inbox
         while inbox and not run.scope.ended:
@@ -257,7 +273,7 @@ def _inline(
         if isinstance(feed, abc.ObservableBase):
             source.accept = source.on_next
             subscription = feed.subscribe(source.on_next, source.failed, source.completed, scheduler=scheduler)
-            if source.stopped:
+            if source.stopped and not source.consumer_raised:
                 subscription.dispose()
             else:
                 source.subscription = subscription

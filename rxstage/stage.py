@@ -105,7 +105,7 @@ class Stage(BaseModel):
     emits: ClassVar[tuple[Any, ...]] = ()
     shape: ClassVar[Shape | None] = None
 
-    name: str = Field(kw_only=False)
+    name: str = Field(default=..., kw_only=False)  # for type checkers it has a default, which __init__ makes
     on_error: Any = "fail"
     timeout: float | None = None
     concurrency: int = 1

@@ -1265,7 +1265,8 @@ def test_an_operator_that_cannot_be_built() -> None:
     def broken(source: Any) -> Any:
         raise KeyError("build")
 
-    for operator, kind in ((broken, KeyError), (lambda source: 3, TypeError)):
+    cases: list[tuple[Any, type[Exception]]] = [(broken, KeyError), (lambda source: 3, TypeError)]
+    for operator, kind in cases:
         for form in FORMS.values():
             elements, error = form(Pipeline.of(OperatorStage("bad", operator)), ["a"])
             assert elements == []

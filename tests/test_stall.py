@@ -151,7 +151,6 @@ async def test_slow_is_no_stall() -> None:
     assert count == 3 * 5
 
 
-@pytest.mark.xfail(strict=True, reason="a fan-in forgets the later controls of an input that is ahead")
 @virtual
 async def test_a_later_control_frees_an_earlier_one() -> None:
     """A branch that brings a later control has passed the earlier ones: no stall where it drops only some."""

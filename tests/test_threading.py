@@ -388,6 +388,40 @@ def test_serialised_on_the_loop() -> None:
         assert [text for text in seen if text.startswith(f"{n}-")] == [f"{n}-{i}" for i in range(50)]
 
 
+def test_an_operator_that_emits_under_a_lock_of_its_own() -> None:
+    """Inline, an operator that emits from another thread under its own lock, as `ops.delay` does, deadlocks nobody."""
+    lock, held, entering = threading.Lock(), threading.Event(), threading.Event()
+
+    def locked(source: rx.Observable[Any]) -> rx.Observable[Any]:
+        def subscribe(observer: Any, scheduler: Any = None) -> Any:
+            def on_next(element: StreamElement) -> None:
+                entering.set()
+                with lock:
+                    observer.on_next(element)
+
+            def emit() -> None:
+                with lock:
+                    held.set()
+                    assert entering.wait(WAIT)
+                    observer.on_next("own")
+
+            threading.Thread(target=emit, daemon=True).start()
+            return source.subscribe(on_next, observer.on_error, observer.on_completed)
+
+        return rx.create(subscribe)
+
+    source: Subject[str] = Subject()
+    observer = Observer()
+    source.pipe(Pipeline.of(OperatorStage("locked", locked))).subscribe(observer)
+    assert held.wait(WAIT)
+    pusher = threading.Thread(target=source.on_next, args=("pushed",), daemon=True)
+    pusher.start()
+    pusher.join(WAIT)
+    assert not pusher.is_alive()
+    source.on_completed()
+    assert sorted(observer.outcome().texts) == ["own", "pushed"]
+
+
 # ------------------------------------------------------------------------------------------ what is left
 
 
@@ -405,7 +439,8 @@ def stages() -> dict[str, Stage]:
         "timed": MapStage("s", slow, timeout=5.0),
         "flat": FlatMapStage("s", lambda t: [t, t], on=Text),
         "stream": StageFunc("s", StageType.TRANSFORM, each),
-        "operator": OperatorStage("s", ops.delay(0.001)),
+        "operator": OperatorStage("s", ops.map(lambda e: e)),
+        "delay": MapStage("first", slow) >> OperatorStage("s", ops.delay(0.001)),  # on a loop: see the deadlock above
         "timer": OperatorStage("s", ops.timeout(1000.0)),
         "producer": GenerateStage("s", ticks),
     }

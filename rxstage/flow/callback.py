@@ -19,7 +19,23 @@ from rxstage.errors import RxStageError, StageError
 from rxstage.flow.meter import Meter
 from rxstage.flow.scope import DROP, Scope, StageContext
 
-__all__ = ["CAUGHT", "DROP", "Callback", "Kind", "Select", "bind", "calls_again", "kinds_of", "resolve", "settle"]
+__all__ = [
+    "CAUGHT",
+    "DROP",
+    "Abandoned",
+    "Callback",
+    "Kind",
+    "Select",
+    "bind",
+    "calls_again",
+    "fallbacks",
+    "final",
+    "gather",
+    "guarded",
+    "kinds_of",
+    "resolve",
+    "settle",
+]
 
 CAUGHT: Final = (Exception, asyncio.CancelledError)
 """What a callback may raise that fails its stage; KeyboardInterrupt and its like go through."""

@@ -179,6 +179,7 @@ class FanIn:
         self.ended: set[int] = set()
         self.waiting: OrderedDict[tuple[int, int], _Copies] = OrderedDict()
         self.gone: OrderedDict[tuple[int, int], Any] = OrderedDict()  # interrupted: copies to be ignored
+        self.brought: dict[int, int] = {}  # by input, the number of the last control from outside
         self.held: dict[int, deque[StreamElement]] = {}
         self.holds: dict[int, _Copies] = {}  # what an input waits for
         self.valves: dict[int, Valve] = {}
@@ -248,6 +249,8 @@ class FanIn:
             at_once = element.content.__class__ is not EndOfTurn
             expected = self.reaches(getattr(element, "origin", 0)) - self.mute
             copies = _Copies(element, expected, at_once)
+            if _numbered(element):
+                copies.arrived.update(i for i in expected if self.brought.get(i, 0) > element.sequence)
             if at_once:
                 if element.content.__class__ is Interrupt:
                     self._interrupted()
@@ -263,15 +266,16 @@ class FanIn:
 
     def _passed_earlier(self, index: int, element: StreamElement) -> None:
         """An input that brings a later control has had its copies of the earlier ones, whatever became of them."""
-        if not element.sequence or element.content.__class__ is Interrupt:
+        if not _numbered(element) or element.content.__class__ is Interrupt:
             return
+        self.brought[index] = element.sequence
         for key, copies in tuple(self.waiting.items()):
             earlier = copies.element
             if (
                 index in copies.expected
                 and index not in copies.arrived
-                and getattr(earlier, "origin", 0) == getattr(element, "origin", 0)
-                and 0 < earlier.sequence < element.sequence
+                and _numbered(earlier)
+                and earlier.sequence < element.sequence
             ):
                 copies.arrived.add(index)
                 if copies.expected <= copies.arrived | self.ended:
@@ -327,6 +331,11 @@ class FanIn:
         if len(self.ended) == len(self.inputs) and not self.held and not self.finished:
             self.finished = True
             self.down.done()
+
+
+def _numbered(element: StreamElement) -> bool:
+    """Whether a control came in from outside: those are numbered in their order, which no stage changes."""
+    return element.sequence > 0 and not getattr(element, "origin", 0)
 
 
 def _ignore(element: StreamElement) -> None:

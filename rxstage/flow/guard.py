@@ -1,10 +1,13 @@
-"""The contract of Rx at the edge of an inline graph: one terminal, and nothing after it."""
+"""The contract of Rx inside an inline graph: one terminal and nothing after it, and one call at a time."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "Serial"]
 
 
 class Guard:
@@ -40,3 +43,35 @@ class Guard:
         except IndexError:
             return
         terminal()
+
+
+class Serial:
+    """Runs calls of several threads one at a time, in their order, and blocks none of them.
+
+    A call that comes while another thread's is running is left to that thread, so whatever lock its caller
+    holds, nobody waits for anybody. A call from inside a running one is done at once.
+    """
+
+    __slots__ = ("_calls", "_lock", "_owner")
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._lock = threading.Lock()
+        self._owner = 0
+
+    def run(self, call: Callable[..., object], *args: Any) -> None:
+        """Do `call(*args)`, now or on the thread that is at it."""
+        me = threading.get_ident()
+        if self._owner == me:
+            call(*args)
+            return
+        self._calls.append((call, args))
+        while self._calls and self._lock.acquire(blocking=False):
+            self._owner = me
+            try:
+                while self._calls:
+                    following, given = self._calls.popleft()
+                    following(*given)
+            finally:
+                self._owner = 0
+                self._lock.release()

@@ -133,8 +133,7 @@ class _Operator:
         if self.thread is not None and threading.get_ident() != self.thread:
             self._hop(self._emit, value)
         elif self.scope.serial is not None:
-            with self.scope.serial:
-                self._emit(value)
+            self.scope.serial.run(self._emit, value)
         else:
             self._emit(value)
 

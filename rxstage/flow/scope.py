@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reactivex.abc import SchedulerBase
 
     from rxstage.flow.buffer import Buffer
+    from rxstage.flow.guard import Serial
 
 __all__ = ["DROP", "Scope", "StageContext"]
 
@@ -95,7 +96,7 @@ class Scope:
         self.listener: Callable[[Event], object] | None = None
         self.stop_input: Callable[[], object] = _nothing
         self.suspect: Callable[[], object] = _nothing  # something waits for what may never come
-        self.serial: Any = None  # inline only: what serialises operators that emit from other threads
+        self.serial: Serial | None = None  # inline only: what serialises operators that emit from other threads
         self.tasks: dict[asyncio.Task[Any], str] = {}
         self.dismissed: set[asyncio.Task[Any]] = set()
         self.links: Sequence[tuple[str, str]] = ()  # all edges, in the order of the graph

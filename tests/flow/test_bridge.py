@@ -199,7 +199,7 @@ async def test_async_source_is_pulled_on_demand() -> None:
 async def test_pushed_on_the_loop() -> None:
     """An Observable on the loop's own thread cannot be slowed: past the limit it fails with the remedies."""
     async with assert_no_leaks():
-        with pytest.raises(BufferOverflow, match="hot_source_limit.*subscribe_on"):
+        with pytest.raises(BufferOverflow, match=r"hot_source_limit.*subscribe_on"):
             await pipeline(hot_source_limit=10).execute(rx.from_iterable(range(1000)))
         subject: Subject[Any] = Subject()
         async with pipeline(hot_source_limit=50).execute(subject) as execution:

@@ -185,7 +185,7 @@ def test_opens_low() -> None:
     """It opens once it is nearly empty, so that whole batches are handed over."""
     buffer = Buffer(16)
     fill(buffer, range(16))
-    left = []
+    left: list[int] = []
     while buffer.queue:
         buffer.queue.popleft()
         if buffer.full:
@@ -207,7 +207,7 @@ def test_controls_do_not_close() -> None:
 
 def test_parked_reader() -> None:
     """A reader that waits is woken once, by content, a control, or the end."""
-    for rouse in (lambda b: fill(b, [1]), lambda b: fill(b, [TURN]), lambda b: b.done()):  # type: ignore[misc]
+    for rouse in (lambda b: fill(b, [1]), lambda b: fill(b, [TURN]), lambda b: b.done()):
         woken: list[int] = []
         buffer = Buffer(4)
         buffer.park(lambda woken=woken: woken.append(1))  # type: ignore[misc]

@@ -98,8 +98,8 @@ def test_routes() -> None:
     first, second, rest, copy = Out(), Out(), Out(), Out()
     port = fan_out(
         [
-            Branch(first.port(), lambda e: "a" in e.text, route=True),
-            Branch(second.port(), lambda e: "b" in e.text, route=True),
+            Branch(first.port(), lambda e: "a" in (e.text or ""), route=True),
+            Branch(second.port(), lambda e: "b" in (e.text or ""), route=True),
             Branch(rest.port(), otherwise=True),
             Branch(copy.port()),
         ],
@@ -116,7 +116,8 @@ def test_routes() -> None:
 
 def test_unrouted() -> None:
     """CASE 30: without `otherwise`, what matches no route is told."""
-    out, lost = Out(), []
+    out = Out()
+    lost: list[StreamElement] = []
     port = fan_out([Branch(out.port(), lambda e: e.text == "a", route=True)], lost.append)
     port.push(text("a"))
     port.push(text("b"))
@@ -352,11 +353,12 @@ def one_content(fan: FanIn) -> Any:
 
 def test_stall_inline() -> None:
     """CASE 26: where no loop is there that could free it, a held input that grows past the limit is a clear error."""
-    _, (one, _), _ = fan_in(hot_source_limit=10)
+    _, (one, _), _ = fan_in(buffer_size=4, hot_source_limit=10)
     one.control(turn(1))
+    for n in range(9):
+        one.push(text(str(n)))
     with pytest.raises(StallError, match="in1"):
-        for n in range(20):
-            one.push(text(str(n)))
+        one.push(text("one too many"))
 
 
 # ------------------------------------------------------------------------------------------ in pipelines

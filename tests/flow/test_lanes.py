@@ -153,9 +153,9 @@ def test_order(steps: list[int | None], patience: int) -> None:
         else:
             seen[-1].append(each.payload)
     assert [sorted(each) for each in seen] == [sorted(each) for each in model]
-    for each in seen:
+    for between in seen:
         for lane in range(4):
-            numbers = [number for step, number in each if step == lane]
+            numbers = [number for step, number in between if step == lane]
             assert numbers == sorted(numbers)
 
 

@@ -40,7 +40,7 @@ async def echo(elements: AsyncIterator[StreamElement]) -> AsyncIterator[Any]:
 
 @virtual
 async def test_interrupt_overtakes_the_function() -> None:
-    """An interrupt leaves while the function is busy; what it still yields of the old turn is muted till it reads it."""
+    """An interrupt leaves while the function is busy; what that still yields of the old turn is muted."""
     gate = asyncio.Event()
     seen: list[str] = []
 

@@ -28,7 +28,7 @@ def test_results_and_errors() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
     variable.set("mine")
     threads = StageThreads("t1", 2)
-    assert threads.submit(lambda a, *, b: a + b, 1, b=2).result(WAIT) == 3
+    assert threads.submit(divmod, 7, 2).result(WAIT) == (3, 1)
     assert threads.submit(variable.get).result(WAIT) == "mine"
     assert threads.submit(lambda: threading.current_thread().daemon).result(WAIT) is True
     with pytest.raises(ZeroDivisionError):
@@ -63,7 +63,8 @@ def test_limit() -> None:
 def test_cancelled_before_it_began() -> None:
     """What was cancelled while it waited is not run."""
     threads = StageThreads("t3", 1)
-    gate, ran = threading.Event(), []
+    gate = threading.Event()
+    ran: list[int] = []
     first = threads.submit(gate.wait, WAIT)
     second: Future[None] = threads.submit(ran.append, 1)
     assert second.cancel()

@@ -37,7 +37,8 @@ def test_leaving_the_queue() -> None:
 
 def test_one_function_several_times() -> None:
     """The same function may wait several times; each waiting is one of its own."""
-    turnstile, admitted = Turnstile(1), []
+    turnstile = Turnstile(1)
+    admitted: list[int] = []
 
     def admit() -> None:
         admitted.append(len(admitted))

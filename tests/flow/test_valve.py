@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from rxstage.flow.valve import Valve
 
@@ -30,7 +31,7 @@ def test_links_pass_on() -> None:
     """A closed valve closes everything upstream, over any number of links, and wakes the pumps when all is open."""
     valves = [Valve() for _ in range(4)]
     woken: list[int] = []
-    for number, (below, above) in enumerate(zip(valves, valves[1:], strict=False)):
+    for number, (below, above) in enumerate(pairwise(valves)):
         below.link(above)
         above.wakers.append(lambda number=number: woken.append(number))  # type: ignore[misc]
     valves[0].close("x")
@@ -84,7 +85,7 @@ def test_a_waker_may_close_again() -> None:
 def test_deep_chains() -> None:
     """Ten thousand links need no call stack."""
     valves = [Valve() for _ in range(10_000)]
-    for below, above in zip(valves, valves[1:], strict=False):
+    for below, above in pairwise(valves):
         below.link(above)
     valves[0].close("x")
     assert valves[-1].closers

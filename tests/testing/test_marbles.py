@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -103,11 +104,12 @@ def test_elements_from() -> None:
     source = elements_from("-a-(n,e)-/!?#", lookup=lookup, error=error, timespan=0.5)
     observer = scheduler.start(lambda: source, created=1, subscribed=10, disposed=100)
     assert [message.time - 10 for message in observer.messages] == [0.5, 1.5, 1.5, 4.5, 5.0, 5.5, 6.0]
-    contents = [message.value.value.content for message in observer.messages[:-1]]
+    told: list[Any] = [message.value for message in observer.messages]
+    contents = [each.value.content for each in told[:-1]]
     assert contents[:2] == [Text("a"), Data(7)]
-    assert observer.messages[2].value.value is lookup["e"]
+    assert told[2].value is lookup["e"]
     assert [type(content) for content in contents[3:]] == [EndOfTurn, Interrupt, Failure]
-    assert observer.messages[-1].value.exception is error
+    assert told[-1].exception is error
     assert marbles_of(observer.messages, lookup=lookup, timespan=0.5, start=10) == "-a-(ne)--/!?#"
 
 
