@@ -28,12 +28,10 @@ def load(name: str) -> ModuleType:
         pytest.skip(f"needs {error.name}")
 
 
-STRICT = pytest.mark.xfail(strict=True, reason="a public name that is not in __all__")
-OPEN = {"rxstage.cli.draw", "rxstage.cli.sound", "rxstage.cli.text"}
 each_module = pytest.mark.parametrize("name", modules())
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=STRICT) if name in OPEN else name for name in modules()])
+@each_module
 def test_all(name: str) -> None:
     """Every module has an `__all__` whose names exist, without doubles; public functions and classes are in it."""
     module = load(name)

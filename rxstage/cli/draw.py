@@ -13,7 +13,7 @@ from rxstage.cli.target import TARGET_HELP, load
 from rxstage.graph.caption import clean, edge_caption, stage_caption
 from rxstage.graph.model import Graph
 
-__all__ = ["draw", "to_text"]
+__all__ = ["Format", "draw", "to_text"]
 
 
 class Format(StrEnum):

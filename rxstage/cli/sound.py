@@ -21,7 +21,7 @@ from rxstage.pipeline import Pipeline
 from rxstage.stage import StageType
 from rxstage.stages.basic import MapStage, PassthroughStage, StageFunc
 
-__all__ = ["sound_pipeline"]
+__all__ = ["Level", "Loud", "Silent", "sound_pipeline"]
 
 _FULL: Final = 32768.0  # the largest 16-bit sample
 _FLOOR: Final = -96.0  # dBFS: silence in 16 bits

@@ -24,7 +24,7 @@ from rxstage.pipeline import Pipeline
 from rxstage.stage import StageType
 from rxstage.stages.basic import FlatMapStage, MapStage, PassthroughStage, StageFunc
 
-__all__ = ["text_pipeline"]
+__all__ = ["Code", "Heading", "Prose", "Table", "text_pipeline"]
 
 _LONGEST: Final = 500  # lines that a block holds at most; what goes on is the next one
 _VOCABULARY: Final = 20_000  # different words that are counted; past it, those seen once are forgotten
