@@ -71,18 +71,22 @@ class Place:
 
     @property
     def along(self) -> float:
+        """Its size along."""
         return self.box.along if self.box is not None else 0.0
 
     @property
     def extent(self) -> float:
+        """The room it takes across."""
         return max(self.box.across if self.box is not None else 0.0, self.room)
 
     @property
     def enter(self) -> float:
+        """How far along lines enter it."""
         return self.box.enter if self.box is not None else 0.0
 
     @property
     def leave(self) -> float:
+        """How far along lines leave it."""
         return self.box.leave if self.box is not None else 0.0
 
 
