@@ -81,12 +81,12 @@ class Place:
 
     @property
     def enter(self) -> float:
-        """How far along lines enter it."""
+        """Where lines enter, across from its centre."""
         return self.box.enter if self.box is not None else 0.0
 
     @property
     def leave(self) -> float:
-        """How far along lines leave it."""
+        """Where lines leave, across from its centre."""
         return self.box.leave if self.box is not None else 0.0
 
 
