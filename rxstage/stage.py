@@ -146,12 +146,18 @@ class Stage(BaseModel):
 
     # ---------------------------------------------------------------- what a subclass overrides
 
-    def apply(self, element: StreamElement) -> Any:
-        """Treat one element: give an element or payload; a generator gives several. May be async."""
+    def apply(self, *element: Any, **context: Any) -> Any:
+        """`apply(self, element)`: treat one element, give an element or payload; a generator gives several.
+
+        May be async, and may ask for the keyword `context`.
+        """
         raise TypeError(f"{type(self).__name__} overrides none of {', '.join(_STYLES)}")
 
-    def process(self, elements: AsyncIterator[StreamElement]) -> AsyncIterator[Any]:
-        """Treat the whole stream: read elements, yield elements or payloads. State lives in local variables."""
+    def process(self, *elements: Any, **context: Any) -> AsyncIterator[Any]:
+        """`process(self, elements)`: treat the whole stream, read elements, yield elements or payloads.
+
+        State lives in local variables. May ask for the keyword `context`.
+        """
         raise TypeError(f"{type(self).__name__} overrides none of {', '.join(_STYLES)}")
 
     def build(self, source: Observable[StreamElement]) -> Observable[Any]:

@@ -142,7 +142,7 @@ class UpperAsync(Stage):
 
     accepts: ClassVar[Any] = (Text,)
 
-    async def apply(self, element: StreamElement, *, context: StageContext) -> str:  # type: ignore[override]
+    async def apply(self, element: StreamElement, *, context: StageContext) -> str:
         await context.sleep(0.01)
         assert element.text is not None
         return element.text.upper()
