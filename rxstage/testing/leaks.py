@@ -105,8 +105,18 @@ class assert_no_leaks:
 
 
 def _pending_tasks() -> list[asyncio.Task[Any]]:
-    """Those of every loop, on whatever thread; no two versions of asyncio keep them in the same place."""
-    return [each for each in gc.get_objects() if issubclass(type(each), asyncio.Task) and not each.done()]
+    """Those of every loop, on whatever thread."""
+    if sys.version_info >= (
+        3,
+        14,
+    ):  # tasks stand in no set there any more: looking at every object is slow, but finds them
+        return [each for each in gc.get_objects() if issubclass(type(each), asyncio.Task) and not each.done()]
+    kept = [getattr(asyncio.tasks, name, ()) for name in ("_all_tasks", "_scheduled_tasks", "_eager_tasks")]
+    while True:
+        try:
+            return [task for tasks in kept for task in tuple(tasks) if not task.done()]
+        except RuntimeError:
+            continue  # another thread has made a task meanwhile
 
 
 def _is_ending(task: asyncio.Task[Any]) -> bool:
