@@ -41,7 +41,7 @@ extensions = [
     "marbles",
     "commandline",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "jupyter_execute"]
 
 # ---- pages
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]

@@ -517,7 +517,12 @@ def read_until(stream: IO[bytes], wanted: bytes) -> bytes:
 @contextmanager
 def start(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command line as a process whose pipes are ours; it does not outlive the block."""
-    command = [sys.executable, "-m", "rxstage", *arguments]
+    # What a shell starts in the background ignores Ctrl-C, and so would all that is started from there.
+    heard = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('rxstage', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", heard, *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as running:
         try:
