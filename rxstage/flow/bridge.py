@@ -29,7 +29,7 @@ __all__ = ["Inlet", "Observed", "Source", "is_file", "is_single", "lines_of", "o
 
 CAUGHT: Final = (Exception, asyncio.CancelledError)
 _SLICE: Final = 0.001  # seconds for which a pump keeps the loop at most, between two elements
-_PATIENCE: Final = 60.0  # seconds without progress after which a blocked producer gives up
+_PATIENCE: Final = 3600.0  # seconds without progress after which a blocked producer gives up
 _CHUNK: Final = 65536  # bytes of a binary file that make one element
 
 

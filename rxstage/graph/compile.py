@@ -264,7 +264,7 @@ class _Wiring:
         return fan_out(branches, unrouted)
 
     def _tested(self, node: Node, test: Callable[[StreamElement], Any] | None) -> Callable[[StreamElement], Any] | None:
-        if test is None or node.callback is None or getattr(test, "__module__", "").startswith("rxstage."):
+        if test is None or node.callback is None or (getattr(test, "__module__", None) or "").startswith("rxstage."):
             return test
         callback = node.callback
 
