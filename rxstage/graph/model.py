@@ -14,12 +14,10 @@ from rxstage.config import Overflow, PipelineConfig
 if TYPE_CHECKING:
     from rxstage.stage import Stage
 
-__all__ = ["Edge", "EdgeKind", "Graph", "Rule"]
+__all__ = ["Edge", "Graph", "Rule"]
 
 Rule: TypeAlias = type | tuple[type, ...] | Callable[[Any], Any]
 """What an edge lets through: content types (or types of `Data` values), or a predicate of the element."""
-
-EdgeKind: TypeAlias = str
 
 
 class Edge(Struct, frozen=True):
