@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rxstage.config import PipelineConfig
 from rxstage.content import EndOfStream
 from rxstage.element import ControlElement, StreamElement
 from rxstage.errors import RxStageError
 from rxstage.events import EdgeDropped, Event
+from rxstage.flow.interruptible import Interruptible, Interrupts
 from rxstage.flow.meter import Meter
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rxstage.flow.guard import Serial
 
 __all__ = ["DROP", "Scope", "StageContext"]
+
+_T = TypeVar("_T")
 
 
 class _Drop:
@@ -56,6 +59,7 @@ class Scope:
         "ended",
         "execution_id",
         "holders",
+        "interrupts",
         "late",
         "links",
         "listener",
@@ -67,6 +71,7 @@ class Scope:
         "release",
         "scheduler",
         "serial",
+        "shared",
         "stop_input",
         "suspect",
         "tasks",
@@ -110,6 +115,8 @@ class Scope:
         self.drainers: list[Callable[[], object]] = []  # end what generates
         self.release: list[Callable[[], object]] = []  # undone when it ends, last first
         self.late: list[BaseException] = []
+        self.interrupts: dict[str, Interrupts] = {}  # of the stages over the whole stream
+        self.shared: dict[Hashable, Any] = {}  # what stages of the execution have in common
         self._on_fail = on_fail
 
     def fail(self, error: BaseException) -> None:
@@ -234,6 +241,43 @@ class StageContext:
         if self._scope.loop is None:
             raise RxStageError(f"stage {self.stage!r} runs inline and cannot sleep; make its function async")
         await asyncio.sleep(seconds)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an `Interrupt` has arrived that a function of the whole stream has not been handed yet.
+
+        What the function yields meanwhile belongs to the interrupted turn and goes nowhere.
+        """
+        interrupts = self._scope.interrupts.get(self.stage)
+        return interrupts is not None and interrupts.pending
+
+    def interruptible(self, items: AsyncIterator[_T]) -> Interruptible[_T]:
+        """Iterate something that an `Interrupt` cuts short, in a function of the whole stream.
+
+            async with context.interruptible(answer(question)) as words:
+                async for word in words:
+                    yield word
+
+        The iteration runs at most 16 items ahead, in a task of the execution. At an interrupt it is cancelled, the
+        loop ends, and `words.interrupted` is True; the `Interrupt` itself is the next element that the function gets.
+
+        Raises:
+            RxStageError: the stage is no function of the whole stream.
+        """
+        interrupts = self._scope.interrupts.get(self.stage)
+        if interrupts is None:
+            raise RxStageError(
+                f"stage {self.stage!r} is no function of the whole stream; give it interruptible=True instead"
+            )
+        return Interruptible(items, self._scope, self.stage, interrupts)
+
+    def shared(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What all stages of this execution have in common under `key`; made when one asks first."""
+        shared = self._scope.shared
+        if key not in shared:
+            shared[key] = make()
+        value: _T = shared[key]
+        return value
 
     def emit_event(self, event: str | Event, **data: Any) -> None:
         """Emit an event: its dotted type and data, or an `Event` of your own.

@@ -15,6 +15,7 @@ from rxstage.events import StageRestarted
 from rxstage.flow.buffer import BATCH, Buffer, describe
 from rxstage.flow.callback import CAUGHT, Callback, calls_again, settle
 from rxstage.flow.gate import Gate
+from rxstage.flow.interruptible import Interrupts
 from rxstage.flow.invocation import was_asked_for
 from rxstage.flow.meter import Meter
 from rxstage.flow.port import Port
@@ -38,7 +39,7 @@ class _Streamer:
         self.handed: StreamElement | None = None  # a control that has not been passed on yet
         self.went: deque[Any] = deque(maxlen=_REMEMBERED)  # contents of controls that went ahead of the function
         self.over = False
-        self.muted = False  # from an interrupt's arrival till the function has seen it
+        self.interrupts = scope.interrupts[callback.name] = Interrupts()
         self.envelope = StreamElement.of("", source=callback.name)
         self.metadata: Any = None
         self.task: asyncio.Task[Any] | None = None
@@ -58,8 +59,8 @@ class _Streamer:
         return describe(self.name, self.buffer, int(not self.parked and not self.arrived.waiting), self.opened.waiting)
 
     def _interrupted(self, element: StreamElement) -> None:
-        self.muted = True
         self.buffer.queue.appendleft(element)
+        self.interrupts.arrive()
         self.down.control(element)
         self.arrived.wake()
 
@@ -91,7 +92,7 @@ class _Streamer:
                     element.metadata if self.metadata is None else Metadata({**self.metadata, **element.metadata})
                 )
         elif element.content.__class__ is Interrupt:
-            self.muted = False
+            self.interrupts.pending = False
             self.went.append(element.content)
         else:
             self.handed = element
@@ -138,6 +139,7 @@ class _Streamer:
     async def _pump(self, items: AsyncIterator[Any], policy: ErrorPolicy, tries: int) -> bool:
         """Hand on what the function yields; True at its end, False where it is to be started again."""
         down, meter, closers = self.down, self.meter, self.down.valve.closers
+        interrupts = self.interrupts
         count = 0
         while True:
             try:
@@ -149,7 +151,7 @@ class _Streamer:
                 self._raised(error, policy, tries)
                 return False
             if item.__class__ is StreamElement:
-                if not self.muted:
+                if not interrupts.pending:
                     meter.emitted += 1
                     down.push(item)
             elif item is not DROP:

@@ -1,0 +1,154 @@
+"""A conversation while it is held: what the stages of one execution know of it in common.
+
+A turn is what comes in until an `EndOfTurn`, the end of the input or, unless a stage is told otherwise, a user
+`Message`, which is a whole utterance. Elements that belong to one of several conversations say so in their metadata,
+under `"conversation"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from rxstage.content import EndOfTurn, Message, Usage
+from rxstage.element import StreamElement
+from rxstage.ports.store import Entry, StoredConversation, Summary
+from rxstage.stage import StageContext
+
+__all__ = [
+    "CONVERSATION",
+    "PROMPT",
+    "ContextPolicy",
+    "Conversation",
+    "Conversations",
+    "TurnEnd",
+    "conversations",
+    "ends_turn",
+]
+
+CONVERSATION: Final = "conversation"
+"""Key of the metadata: id of the conversation that an element belongs to."""
+
+PROMPT: Final = "prompt"
+"""Key of the metadata: marks a message that instructs the model in this turn only and is no part of the history."""
+
+TurnEnd: TypeAlias = Literal["message", "control"]
+"""What ends a turn: a user `Message` or an `EndOfTurn`, or an `EndOfTurn` alone."""
+
+
+def ends_turn(element: StreamElement, turns: TurnEnd = "message") -> bool:
+    """Whether a turn ends with this element."""
+    content = element.content
+    if content.__class__ is EndOfTurn:
+        return True
+    return (
+        turns == "message"
+        and content.__class__ is Message
+        and content.role == "user"
+        and PROMPT not in element.metadata
+    )
+
+
+class Conversation:
+    """The messages of one conversation, and how much of it is stored.
+
+    It belongs to one execution. The stage that answers adds to it; the others read it.
+
+    Attributes:
+        id: its name; "" where the elements name none.
+        entries: the history, oldest first; without the instructions of a turn.
+        summary: stands for the oldest messages where the model is asked.
+        version: of what is stored, as far as is known here.
+        stored: how many of the entries are stored.
+        usage: of all model calls in this execution.
+    """
+
+    __slots__ = ("entries", "id", "stored", "summary", "usage", "version")
+
+    def __init__(self, id: str = "") -> None:
+        self.id = id
+        self.entries: list[Entry] = []
+        self.summary: Summary | None = None
+        self.version = 0
+        self.stored = 0
+        self.usage = Usage()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages, oldest first."""
+        return tuple(entry.message for entry in self.entries)
+
+    def add(self, message: Message, metadata: Mapping[str, Any] | None = None) -> Entry:
+        """Put a message at the end."""
+        entry = Entry(message, metadata=metadata or {})
+        self.entries.append(entry)
+        return entry
+
+    def restore(self, stored: StoredConversation) -> None:
+        """Take over what a store has; what is here and not stored yet stays, behind it."""
+        unsaved = self.entries[self.stored :]
+        known = {entry.id for entry in stored.entries}
+        self.entries = [*stored.entries, *(entry for entry in unsaved if entry.id not in known)]
+        self.stored, self.version, self.summary = len(stored.entries), stored.version, stored.summary
+
+
+class ContextPolicy(Struct, frozen=True):
+    """Decides what of the history a model gets to see; applied before each turn's first call.
+
+    Attributes:
+        rank: policies are applied in the order of their ranks, whatever the order of the stages.
+        apply: `async apply(history, instructions, conversation)` gives the history to send. `history` ends with the
+            newest turn; `instructions` are the system and example messages of the turn, which are sent as they are.
+        stage: name of the stage that it comes from.
+    """
+
+    rank: int
+    apply: Callable[[Sequence[Message], Sequence[Message], Conversation], Awaitable[Sequence[Message]]]
+    stage: str = ""
+
+
+class Conversations:
+    """The conversations of one execution, by id, and the policies of its stages for what a model gets to see."""
+
+    __slots__ = ("_held", "policies")
+
+    def __init__(self) -> None:
+        self._held: dict[str, Conversation] = {}
+        self.policies: list[ContextPolicy] = []
+
+    def of(self, element: StreamElement | None = None, default: str = "") -> Conversation:
+        """The conversation that an element belongs to.
+
+        Args:
+            element: names it in its metadata; without one, and where it names none, it is `default`.
+            default: id for elements that name none.
+        """
+        id = str(element.metadata.get(CONVERSATION, default)) if element is not None else default
+        held = self._held.get(id)
+        if held is None:
+            held = self._held[id] = Conversation(id)
+        return held
+
+    def held(self) -> Iterable[Conversation]:
+        """All of them."""
+        return tuple(self._held.values())
+
+    def add_policy(self, policy: ContextPolicy) -> None:
+        """Have a policy applied to what the model gets to see."""
+        self.policies.append(policy)
+        self.policies.sort(key=lambda each: each.rank)
+
+    async def shown(
+        self, history: Sequence[Message], instructions: Sequence[Message], conversation: Conversation
+    ) -> Sequence[Message]:
+        """What of the history the model gets to see, by all policies."""
+        for policy in self.policies:
+            history = await policy.apply(history, instructions, conversation)
+        return history
+
+
+def conversations(context: StageContext) -> Conversations:
+    """The conversations of the execution that a stage runs in."""
+    return context.shared(Conversations, Conversations)

@@ -1,0 +1,1 @@
+"""What stands between a stage and a model."""
