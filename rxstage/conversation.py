@@ -19,6 +19,7 @@ from rxstage.stage import StageContext
 
 __all__ = [
     "CONVERSATION",
+    "HISTORY",
     "PROMPT",
     "ContextPolicy",
     "Conversation",
@@ -30,6 +31,9 @@ __all__ = [
 
 CONVERSATION: Final = "conversation"
 """Key of the metadata: id of the conversation that an element belongs to."""
+
+HISTORY: Final = "history"
+"""Key of the metadata: marks a message that was said before and is only shown."""
 
 PROMPT: Final = "prompt"
 """Key of the metadata: marks a message that instructs the model in this turn only and is no part of the history."""

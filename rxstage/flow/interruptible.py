@@ -72,7 +72,7 @@ class Interruptible(AsyncIterator[_T], Generic[_T]):
             if self.interrupted or self._closed or task is None:
                 raise StopAsyncIteration
             if task.done():
-                self._interrupts.stops.discard(self._interrupt)
+                self._interrupts.stops.discard(self.interrupt)
                 if task.cancelled():
                     raise asyncio.CancelledError(f"the work of stage {self._stage!r} was cancelled")
                 if (error := task.exception()) is not None:
@@ -87,7 +87,7 @@ class Interruptible(AsyncIterator[_T], Generic[_T]):
     async def aclose(self) -> None:
         """Stop the iteration and wait until the iterator has closed."""
         self._closed = True
-        self._interrupts.stops.discard(self._interrupt)
+        self._interrupts.stops.discard(self.interrupt)
         task = self._task
         if task is not None and not task.done():
             task.cancel()
@@ -103,16 +103,17 @@ class Interruptible(AsyncIterator[_T], Generic[_T]):
         self._task = task = scope.loop.create_task(self._pump(), name=f"rxstage:{self._stage}")
         scope.tasks[task] = self._stage
         task.add_done_callback(self._ended)
-        self._interrupts.stops.add(self._interrupt)
+        self._interrupts.stops.add(self.interrupt)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._scope.forget_quietly(task)
         self._arrived.wake()
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """Cut it short, as an `Interrupt` that arrives does."""
         self.interrupted = True
         self._ready.clear()
-        self._interrupts.stops.discard(self._interrupt)
+        self._interrupts.stops.discard(self.interrupt)
         if self._task is not None:
             self._task.cancel()
         self._arrived.wake()

@@ -12,7 +12,7 @@ from rxstage.content import EndOfStream
 from rxstage.element import ControlElement, StreamElement
 from rxstage.errors import RxStageError
 from rxstage.events import EdgeDropped, Event
-from rxstage.flow.interruptible import Interruptible, Interrupts
+from rxstage.flow.interruptible import Interruptible
 from rxstage.flow.meter import Meter
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rxstage.flow.buffer import Buffer
     from rxstage.flow.guard import Serial
+    from rxstage.flow.streamer import Streamer
 
 __all__ = ["DROP", "Scope", "StageContext"]
 
@@ -59,7 +60,6 @@ class Scope:
         "ended",
         "execution_id",
         "holders",
-        "interrupts",
         "late",
         "links",
         "listener",
@@ -73,6 +73,7 @@ class Scope:
         "serial",
         "shared",
         "stop_input",
+        "streamers",
         "suspect",
         "tasks",
         "unrouted",
@@ -115,7 +116,7 @@ class Scope:
         self.drainers: list[Callable[[], object]] = []  # end what generates
         self.release: list[Callable[[], object]] = []  # undone when it ends, last first
         self.late: list[BaseException] = []
-        self.interrupts: dict[str, Interrupts] = {}  # of the stages over the whole stream
+        self.streamers: dict[str, Streamer] = {}  # the stages over the whole stream
         self.shared: dict[Hashable, Any] = {}  # what stages of the execution have in common
         self._on_fail = on_fail
 
@@ -248,8 +249,8 @@ class StageContext:
 
         What the function yields meanwhile belongs to the interrupted turn and goes nowhere.
         """
-        interrupts = self._scope.interrupts.get(self.stage)
-        return interrupts is not None and interrupts.pending
+        streamer = self._scope.streamers.get(self.stage)
+        return streamer is not None and streamer.interrupts.pending
 
     def interruptible(self, items: AsyncIterator[_T]) -> Interruptible[_T]:
         """Iterate something that an `Interrupt` cuts short, in a function of the whole stream.
@@ -264,12 +265,36 @@ class StageContext:
         Raises:
             RxStageError: the stage is no function of the whole stream.
         """
-        interrupts = self._scope.interrupts.get(self.stage)
-        if interrupts is None:
+        return Interruptible(items, self._scope, self.stage, self._streamer().interrupts)
+
+    def post(self, value: Any) -> None:
+        """Put an element into the stage's own input, in a function of the whole stream: a result that came late.
+
+        It is the next element that the function gets after those that wait for it. An `Interrupt` that comes first
+        takes it away, unless its priority is CRITICAL. Past the end of the input nothing can be posted any more.
+
+        Raises:
+            RxStageError: the stage is no function of the whole stream, or its input has ended.
+        """
+        self._streamer().post(StreamElement.of(value))
+
+    def hold(self, control: StreamElement) -> None:
+        """Keep a control that the function of the whole stream was just handed from going on by itself.
+
+        The function yields it when it is time. One that it never yields goes on when the function ends.
+
+        Raises:
+            RxStageError: the stage is no function of the whole stream.
+        """
+        self._streamer().hold(control)
+
+    def _streamer(self) -> Streamer:
+        streamer = self._scope.streamers.get(self.stage)
+        if streamer is None:
             raise RxStageError(
-                f"stage {self.stage!r} is no function of the whole stream; give it interruptible=True instead"
+                f"stage {self.stage!r} is no function of the whole stream; only such a one has an input of its own"
             )
-        return Interruptible(items, self._scope, self.stage, interrupts)
+        return streamer
 
     def shared(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What all stages of this execution have in common under `key`; made when one asks first."""

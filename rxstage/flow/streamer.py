@@ -10,9 +10,9 @@ from typing import Any, Final
 from rxstage.config import ErrorPolicy, Retry
 from rxstage.content import Interrupt
 from rxstage.element import ControlElement, Metadata, StreamElement
-from rxstage.errors import StageError
+from rxstage.errors import RxStageError, StageError
 from rxstage.events import StageRestarted
-from rxstage.flow.buffer import BATCH, Buffer, describe
+from rxstage.flow.buffer import BATCH, Buffer, describe, survives
 from rxstage.flow.callback import CAUGHT, Callback, calls_again, settle
 from rxstage.flow.gate import Gate
 from rxstage.flow.interruptible import Interrupts
@@ -21,12 +21,12 @@ from rxstage.flow.meter import Meter
 from rxstage.flow.port import Port
 from rxstage.flow.scope import DROP, Scope
 
-__all__ = ["open_streamer", "raised"]
+__all__ = ["Streamer", "open_streamer", "raised"]
 
 _REMEMBERED: Final = 64  # controls that a function which reads ahead may yet yield
 
 
-class _Streamer:
+class Streamer:
     """The task of one whole-stream function, and what it was handed last."""
 
     def __init__(self, callback: Callback, function: Callable[..., Any], scope: Scope, buffer: Buffer, down: Port):
@@ -39,7 +39,9 @@ class _Streamer:
         self.handed: StreamElement | None = None  # a control that has not been passed on yet
         self.went: deque[Any] = deque(maxlen=_REMEMBERED)  # contents of controls that went ahead of the function
         self.over = False
-        self.interrupts = scope.interrupts[callback.name] = Interrupts()
+        self.interrupts = Interrupts()
+        self.held: list[StreamElement] = []  # controls that the function keeps till it yields them
+        scope.streamers[callback.name] = self
         self.envelope = StreamElement.of("", source=callback.name)
         self.metadata: Any = None
         self.task: asyncio.Task[Any] | None = None
@@ -60,9 +62,25 @@ class _Streamer:
 
     def _interrupted(self, element: StreamElement) -> None:
         self.buffer.queue.appendleft(element)
+        self.held = [control for control in self.held if survives(control)]
         self.interrupts.arrive()
         self.down.control(element)
         self.arrived.wake()
+
+    def post(self, element: StreamElement) -> None:
+        """Put an element into the input, behind what waits there."""
+        if self.over or self.buffer.ended:
+            raise RxStageError(f"stage {self.name!r} gets nothing more: its input has ended")
+        if element.__class__ is StreamElement:
+            self.buffer.push(element)
+        else:
+            self.buffer.control(element)
+
+    def hold(self, control: StreamElement) -> None:
+        """Keep a control that was handed out from going on before the function yields it."""
+        if control is self.handed:
+            self.handed = None
+            self.held.append(control)
 
     # -- the function's input
 
@@ -104,6 +122,11 @@ class _Streamer:
             self.went.append(handed.content)
             self.down.control(handed)
 
+    def _let_go(self) -> None:
+        for control in self.held:
+            self.down.control(control)
+        self.held.clear()
+
     # -- the function's output
 
     async def work(self) -> None:
@@ -129,6 +152,7 @@ class _Streamer:
             assert isinstance(policy, Retry)
             await asyncio.sleep(policy.delay(tries))
         self._pass_on()
+        self._let_go()
         self.over = True
         self.down.done()
         while not self.buffer.ended:  # it ended before its input: what still comes is dropped
@@ -174,6 +198,10 @@ class _Streamer:
             if item is self.handed or (self.handed is not None and item.content is self.handed.content):
                 self.handed = None
                 return item
+            for control in self.held:
+                if item.content is control.content:
+                    self.held.remove(control)
+                    return item
             if any(item.content is content for content in self.went):
                 return DROP  # it went ahead already
             return item if item.sequence else self.scope.born(item, self.callback.node)
@@ -189,11 +217,12 @@ class _Streamer:
         raised(self.callback, self.scope, self.meter, error, policy, tries)
         self.envelope, self.metadata = StreamElement.of("", source=self.name), None
         self._pass_on()
+        self._let_go()
 
 
 def open_streamer(callback: Callback, function: Callable[..., Any], scope: Scope, buffer: Buffer, down: Port) -> Port:
     """The node of a function over the whole stream."""
-    streamer = _Streamer(callback, function, scope, buffer, down)
+    streamer = Streamer(callback, function, scope, buffer, down)
     scope.spawn(streamer.work(), callback.name)
     return buffer.port()
 

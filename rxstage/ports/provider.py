@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from rxstage.content import Message, ToolCall, Usage
 from rxstage.errors import RxStageError
@@ -30,7 +30,7 @@ class ToolSpec(Struct, frozen=True):
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = {"type": "object", "properties": {}}
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
 
 
 class OutputSpec(Struct, frozen=True):
