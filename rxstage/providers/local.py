@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from rxstage.content import Message, ToolCall
+from rxstage.content import ToolCall, ToolResult
 from rxstage.ports.provider import ModelRequest
 from rxstage.providers.scripted import Answer, Rule, ScriptedProvider, newest_text
 
@@ -125,9 +125,8 @@ def _after_tool(request: ModelRequest) -> bool:
 
 
 def _tell_result(request: ModelRequest) -> str:
-    newest: Message = request.messages[-1]
-    told = [f"{part.name or 'the tool'}: {part.value}" for part in newest.parts]
-    return "\n".join(told)
+    results = [part for part in request.messages[-1].parts if isinstance(part, ToolResult)]
+    return "\n".join(f"{result.name or 'the tool'}: {result.value}" for result in results)
 
 
 def _calculate(request: ModelRequest, found: re.Match[str]) -> Answer:

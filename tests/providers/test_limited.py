@@ -113,4 +113,4 @@ def test_several_loops() -> None:
 def test_bad_limits(option: str) -> None:
     """A limit of nothing is refused, by its name."""
     with pytest.raises(ValueError, match=f"{option} must be above 0, got 0"):
-        LimitedProvider(ScriptedProvider(), **{option: 0})  # type: ignore[arg-type]
+        LimitedProvider(ScriptedProvider(), **{option: 0})

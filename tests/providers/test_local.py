@@ -12,7 +12,9 @@ from rxstage.testing import run_virtual
 
 
 def talk(*texts: str) -> list[str]:
-    provider, history, answers = LocalProvider(), [], []
+    provider = LocalProvider()
+    history: list[Message] = []
+    answers: list[str] = []
 
     async def one() -> str:
         request = ModelRequest(messages=tuple(history))

@@ -1,0 +1,351 @@
+"""The conversations that a stage holds with a model in one execution."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from rxstage.content import Data, Failure, Message, Text, ToolCall, ToolResult, Usage
+from rxstage.conversation import Conversation, conversations
+from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
+from rxstage.dialogue.output import Structured
+from rxstage.dialogue.toolround import ToolRound
+from rxstage.dialogue.turn import Turn
+from rxstage.element import Metadata, StreamElement
+from rxstage.errors import RxStageError
+from rxstage.ports.provider import Finish, ModelRequest, Provider, Thinking, ToolSpec, Withdrawn
+from rxstage.priority import Priority
+from rxstage.stage import StageContext
+from rxstage.tools import Repetition, Toolbox
+
+if TYPE_CHECKING:
+    from rxstage.flow.interruptible import Interruptible
+
+__all__ = ["WAKE", "Dialogue", "DialogueOptions"]
+
+_KEPT: Final = 64  # elements that are kept while a turn waits for decisions about its tools
+
+
+class _Wake:
+    """Tells a stage by way of its input that the result of a background tool is there."""
+
+
+WAKE: Final = _Wake()
+
+
+class DialogueOptions(Struct, frozen=True, kw_only=True):
+    """What a stage was told; see `ProviderStage` for the meanings."""
+
+    provider: Provider
+    model: str
+    parameters: Mapping[str, Any]
+    system: str | None
+    output: Structured | None
+    output_attempts: int
+    partials: bool
+    thinking: bool
+    streaming: bool
+    tool_choice: str
+    tool_rounds: int
+    tool_repeats: int
+    approval_timeout: float
+    cost_limit: float | None
+    conversation_cost_limit: float | None
+
+
+class _Late(Struct, frozen=True):
+    """The result of a background tool."""
+
+    result: ToolResult
+    schedule: str
+    conversation: Conversation
+
+
+class _Call:
+    """One call of the model, as far as it has come."""
+
+    __slots__ = ("calls", "finish", "looked", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.finish: Finish | None = None
+        self.looked = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class Dialogue:
+    """Answers turn after turn. Lives as long as the execution; owns the tools that run in the background."""
+
+    def __init__(
+        self, options: DialogueOptions, toolbox: Toolbox, elements: AsyncIterator[StreamElement], context: StageContext
+    ) -> None:
+        self._options, self._toolbox, self._elements, self._context = options, toolbox, elements, context
+        self._conversations = conversations(context)
+        self._usage = Usage()
+        self._kept: deque[StreamElement] = deque()
+        self._late: deque[_Late] = deque()
+        self._background: dict[asyncio.Task[ToolResult], None] = {}
+        self._preparing: asyncio.Task[None] | None = None
+        self._under_way: Interruptible[Any] | None = None
+        self.cut_short = False  # whether a background result ended the newest answer before its end
+
+    async def __aenter__(self) -> Dialogue:
+        await self._toolbox.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks: list[asyncio.Task[Any]] = [*self._background]
+        if self._preparing is not None:
+            tasks.append(self._preparing)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._toolbox.aclose()
+
+    # ---------------------------------------------------------------- what comes in
+
+    async def next(self) -> StreamElement | None:
+        """The next element, those first that were kept; None at the end, when no tool runs any more either."""
+        if self._kept:
+            return self._kept.popleft()
+        if (element := await self.take()) is None and self._background:
+            await asyncio.wait(self._background)
+            await asyncio.sleep(0)  # their callbacks
+        return element
+
+    async def take(self) -> StreamElement | None:
+        """The next element that nobody has seen yet."""
+        element = await anext(self._elements, None)
+        if element is not None and element.is_control:
+            self._context.hold(element)
+        return element
+
+    def keep(self, element: StreamElement) -> bool:
+        """Keep an element for after the turn; False where it is kept but no more should come."""
+        self._kept.append(element)
+        return len(self._kept) < _KEPT
+
+    def prepare(self) -> None:
+        """Have a connection opened for a call that is about to come."""
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.create_task(self._options.provider.prepare(), name="rxstage:prepare")
+
+    def late(self) -> Turn | None:
+        """Take over the results of background tools; a turn that tells the model of them, if it is to be told."""
+        turn: Turn | None = None
+        while self._late:
+            late = self._late.popleft()
+            state = "failed" if late.result.is_error else "has a result"
+            told = f"[The tool {late.result.name!r} that ran in the background {state}: {late.result.value}]"
+            late.conversation.add(Message.user(told), {"background": late.result.call_id})
+            if late.schedule != "silent":
+                turn = turn or Turn()
+                turn.metadata = {"conversation": late.conversation.id} if late.conversation.id else {}
+        return turn
+
+    def _run_on(self, task: asyncio.Task[ToolResult], schedule: str, conversation: Conversation) -> None:
+        self._background[task] = None
+
+        def ended(_: asyncio.Task[ToolResult]) -> None:
+            del self._background[task]
+            if task.cancelled() or task.exception() is not None:
+                return
+            self._late.append(_Late(task.result(), schedule, conversation))
+            if schedule == "interrupt" and self._under_way is not None:
+                self.cut_short = True
+                self._under_way.interrupt()
+            try:
+                self._context.post(StreamElement(Data(WAKE), priority=Priority.CRITICAL))
+            except RxStageError:
+                pass  # the input has ended: `next` looks by itself
+
+        task.add_done_callback(ended)
+
+    # ---------------------------------------------------------------- what goes out
+
+    async def answer(self, turn: Turn) -> AsyncGenerator[StreamElement]:
+        """Answer a turn: pieces of text as they come, calls and results of tools, one message at the end."""
+        options, context = self._options, self._context
+        conversation = self._conversations.of(turn.element or StreamElement("", metadata=turn.metadata))
+        envelope = turn.envelope(context.stage)
+        if (message := turn.message()) is not None:
+            conversation.add(message)
+        instructions = [*([Message.system(options.system)] if options.system else []), *turn.instructions]
+        repetition = Repetition(options.tool_repeats)
+        said: list[str] = []  # the text of the turn
+        usage = Usage()
+        corrections: list[Message] = []  # what the model was told about an answer of the wrong form
+        self.cut_short = False
+        rounds = 0
+        while True:
+            self._check_costs(conversation)
+            history = await self._conversations.shown(conversation.messages, instructions, conversation)
+            call, settled = _Call(), False
+            request = self._request((*instructions, *history, *corrections))
+            try:
+                async with context.interruptible(self._called(request, call)) as events:
+                    self._under_way = events
+                    async for event in events:
+                        if event.__class__ is str:
+                            call.pieces.append(event)
+                            if options.output is None:
+                                if options.streaming:
+                                    yield envelope.replace(content=Text(event))
+                            elif options.partials and (partial := self._partial(call)) is not None:
+                                yield envelope.replace(
+                                    content=Data(partial), metadata={**envelope.metadata, "partial": True}
+                                )
+                        elif event.__class__ is Withdrawn:
+                            context.emit_event("provider.call.withdrawn", error=str(event.error))
+                            void, call.pieces[:], call.calls[:], call.looked = call.text, (), (), 0
+                            if void and (options.partials if options.output is not None else options.streaming):
+                                yield envelope.replace(
+                                    content=Failure(AnswerWithdrawn(void, event.error), context.stage)
+                                )
+                        elif event.__class__ is Thinking and options.thinking:
+                            yield envelope.replace(content=Data(event), priority=Priority.LOW)
+                if events.interrupted:
+                    return
+                settled = True
+            finally:
+                self._under_way = None
+                if call.finish is not None and call.finish.usage is not None:
+                    usage += call.finish.usage
+                    self._usage += call.finish.usage
+                    conversation.usage += call.finish.usage
+                if not settled and call.pieces:  # the history keeps what went out
+                    conversation.add(Message.assistant(call.text), {"interrupted": True})
+            said.extend(call.pieces)
+            if call.calls:
+                if rounds >= options.tool_rounds:
+                    raise ToolLoop(
+                        f"the model asked for tools more than {rounds} times in one turn and did not answer; allow "
+                        f"more with tool_rounds=, or look at what its tools tell it"
+                    )
+                rounds += 1
+                conversation.add(_message(call.text, tool_calls=tuple(call.calls), usage=_used(call)))
+                round_ = ToolRound(
+                    call.calls,
+                    toolbox=self._toolbox,
+                    repetition=repetition,
+                    inbox=self,
+                    background=lambda task, _, schedule: self._run_on(task, schedule, conversation),
+                    context=context,
+                    conversation=conversation.id,
+                    patience=options.approval_timeout,
+                )
+                try:
+                    async with context.interruptible(round_.run()) as steps:
+                        self._under_way = steps
+                        async for content, metadata in steps:
+                            yield envelope.replace(
+                                content=content, metadata=Metadata({**envelope.metadata, **metadata})
+                            )
+                finally:
+                    self._under_way = None
+                    conversation.add(Message("tool", round_.answers()))
+                if steps.interrupted:
+                    return
+                continue
+            if options.output is not None:
+                try:
+                    value = options.output.validate(call.text)
+                except InvalidOutput as error:
+                    if len(corrections) // 2 + 1 >= options.output_attempts:
+                        raise
+                    context.emit_event("provider.output.invalid", error=str(error))
+                    corrections += (Message.assistant(call.text), Message.user(f"{error}. Answer again in that form."))
+                    continue
+                yield envelope.replace(content=Data(value))
+            elif not options.streaming and said:
+                yield envelope.replace(content=Text("".join(said)))
+            conversation.add(_message(call.text, usage=_used(call)))
+            text = call.text if options.output is not None else "".join(said)
+            yield envelope.replace(content=_message(text, usage=usage))
+            return
+
+    def _partial(self, call: _Call) -> Any:
+        assert self._options.output is not None
+        partial, call.looked = self._options.output.partial(call.text, call.looked)
+        return partial
+
+    def _request(self, messages: Sequence[Message]) -> ModelRequest:
+        options = self._options
+        tools: tuple[ToolSpec, ...] = self._toolbox.specs
+        return ModelRequest(
+            messages=tuple(messages),
+            model=options.model,
+            tools=tools,
+            tool_choice=options.tool_choice if tools else "auto",
+            output=options.output.spec if options.output is not None else None,
+            parameters=options.parameters,
+        )
+
+    async def _called(self, request: ModelRequest, call: _Call) -> AsyncIterator[Any]:
+        """Call the model; what only this stage needs to know goes into `call`."""
+        context, provider = self._context, self._options.provider
+        begin = context.now()
+        model = request.model or provider.model
+        told = {"provider": provider.name, "model": model}
+        context.emit_event("provider.call.started", **told, messages=len(request.messages), tools=len(request.tools))
+        first = True
+        events = provider.stream(request)
+        try:
+            async for event in events:
+                if first:
+                    first = False
+                    context.emit_event("provider.call.first_token", **told, duration=context.now() - begin)
+                if event.__class__ is ToolCall:
+                    call.calls.append(event if event.id else replace(event, id=f"call_{len(call.calls) + 1}"))
+                elif event.__class__ is Finish:
+                    call.finish = event
+                    break
+                else:
+                    yield event
+        except Exception as error:
+            context.emit_event("provider.call.failed", **told, duration=context.now() - begin, error=str(error))
+            raise
+        finally:
+            if (close := getattr(events, "aclose", None)) is not None:
+                await close()
+        finish = call.finish or Finish()
+        used = finish.usage or Usage()
+        context.emit_event(
+            "provider.call.completed",
+            **{**told, "model": finish.model or model},
+            duration=context.now() - begin,
+            reason=finish.reason,
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
+            cost=used.cost,
+        )
+
+    def _check_costs(self, conversation: Conversation) -> None:
+        options = self._options
+        for limit, used, what in (
+            (options.cost_limit, self._usage.cost, "execution"),
+            (options.conversation_cost_limit, conversation.usage.cost, f"conversation {conversation.id!r}"),
+        ):
+            if limit is not None and used >= limit:
+                raise CostLimitExceeded(
+                    f"the calls of this {what} have cost {used:.6f} $, and its limit is {limit} $; raise the limit or "
+                    f"begin a new one"
+                )
+
+
+def _message(text: str, *, tool_calls: tuple[ToolCall, ...] = (), usage: Usage | None) -> Message:
+    return Message.assistant(*((text,) if text else ()), tool_calls=tool_calls, usage=usage)
+
+
+def _used(call: _Call) -> Usage | None:
+    return call.finish.usage if call.finish is not None else None
