@@ -1,5 +1,10 @@
 """Streaming pipelines: stages composed into a DAG, run as Rx operators with backpressure."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
 from rxstage.builder import PipelineBuilder
 from rxstage.config import ErrorPolicy, Fallback, OnError, Overflow, PipelineConfig, Retry
 from rxstage.content import (
@@ -73,9 +78,16 @@ from rxstage.stages.basic import (
     stage,
 )
 
+if TYPE_CHECKING:
+    from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
+    from rxstage.stages.provider import ProviderStage
+    from rxstage.tools import Approval, Tool, tool
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnswerWithdrawn",
+    "Approval",
     "Audio",
     "AudioFormat",
     "BufferOverflow",
@@ -83,6 +95,7 @@ __all__ = [
     "BufferedSubject",
     "Content",
     "Control",
+    "CostLimitExceeded",
     "Data",
     "Edge",
     "EdgeDropped",
@@ -104,6 +117,7 @@ __all__ = [
     "IdleTimeout",
     "Image",
     "Interrupt",
+    "InvalidOutput",
     "MapStage",
     "Message",
     "Metadata",
@@ -126,6 +140,7 @@ __all__ = [
     "Priority",
     "Problem",
     "ProblemKind",
+    "ProviderStage",
     "Result",
     "Retry",
     "RxStageError",
@@ -145,11 +160,34 @@ __all__ = [
     "Statistics",
     "StreamElement",
     "Text",
+    "Tool",
     "ToolCall",
+    "ToolLoop",
     "ToolResult",
     "Usage",
     "Video",
     "disable_logging",
     "enable_logging",
     "stage",
+    "tool",
 ]
+
+# What only conversations need is imported when it is used: it would make every import half as long again.
+_MODULES: Final = {
+    "rxstage.dialogue.errors": ("AnswerWithdrawn", "CostLimitExceeded", "InvalidOutput", "ToolLoop"),
+    "rxstage.stages.provider": ("ProviderStage",),
+    "rxstage.tools": ("Approval", "Tool", "tool"),
+}
+_HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -130,6 +130,7 @@ class Streamer:
     # -- the function's output
 
     async def work(self) -> None:
+        """Run the function to its end, and again where a `Retry` says so."""
         self.task = asyncio.current_task()
         policy, tries = self.callback.policy, 0
         while True:

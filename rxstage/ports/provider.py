@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct, field
 
+from rxstage import wire
 from rxstage.content import Message, ToolCall, Usage
 from rxstage.errors import RxStageError
 
@@ -66,6 +67,9 @@ class Thinking(Struct, frozen=True):
     """A piece of the reasoning that a model shows; no part of its answer."""
 
     text: str
+
+
+wire.register(Thinking, "rxstage.Thinking")
 
 
 class Finish(Struct, frozen=True):
