@@ -1,4 +1,4 @@
-"""The benchmark table: what the library costs, as ratios to baselines measured in the same run.
+"""The rows of the engine: what it costs, as ratios to baselines measured in the same run.
 
 Every figure is CPU time of the process, the least of several interleaved repetitions, so that what else the
 machine does matters little.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import resource
 import subprocess
@@ -42,7 +43,7 @@ class Row(Struct, frozen=True):
     Attributes:
         what: what is measured, and against what.
         value: the figure.
-        unit: `"×"` for a ratio to the baseline, `"KiB"` or `"s"`.
+        unit: `"×"` for a ratio to the baseline, `"KiB"`, `"s"`, `"ms"` or `"µs"`.
         bar: what it must not exceed.
         moonshot: what it would be good to reach.
         notes: the two sides of a ratio, in absolute terms.
@@ -54,11 +55,6 @@ class Row(Struct, frozen=True):
     bar: float | None
     moonshot: float | None
     notes: str = ""
-
-    @property
-    def ratio(self) -> float:
-        """The figure."""
-        return self.value
 
 
 class Case(Struct, frozen=True):
@@ -352,4 +348,4 @@ def run_table(quick: bool = False) -> list[Row]:
     """Measure everything; takes about a minute, or a few seconds if `quick`, which is less exact."""
     rows = [_row(case, quick) for case in CASES]
     rows += [*_idle(quick), _build(quick), _import(quick)]
-    return rows
+    return [*rows, *importlib.import_module("rxstage.bench.conversation").conversation_rows(quick)]
