@@ -21,6 +21,7 @@ __all__ = [
     "CONVERSATION",
     "HISTORY",
     "PROMPT",
+    "TRANSCRIPT",
     "ContextPolicy",
     "Conversation",
     "Conversations",
@@ -37,6 +38,9 @@ HISTORY: Final = "history"
 
 PROMPT: Final = "prompt"
 """Key of the metadata: marks a message that instructs the model in this turn only and is no part of the history."""
+
+TRANSCRIPT: Final = "transcript"
+"""Key of the metadata: marks text that tells what a user said, `"partial"` or `"final"`; it is shown, not answered."""
 
 TurnEnd: TypeAlias = Literal["message", "control"]
 """What ends a turn: a user `Message` or an `EndOfTurn`, or an `EndOfTurn` alone."""
@@ -89,6 +93,23 @@ class Conversation:
         entry = Entry(message, metadata=metadata or {})
         self.entries.append(entry)
         return entry
+
+    def cut(self, heard: str) -> None:
+        """Leave of the newest answer only what was heard of it; the rest was never said.
+
+        Nothing changes where it is stored already, or where the newest message is no answer.
+
+        Args:
+            heard: the beginning of the answer that was heard; "" takes it away.
+        """
+        if len(self.entries) <= self.stored or (entry := self.entries[-1]).message.role != "assistant":
+            return
+        metadata = {**entry.metadata, "interrupted": True}
+        if heard.strip():
+            message = Message.assistant(heard.rstrip(), usage=entry.message.usage)
+            self.entries[-1] = Entry(message, entry.id, metadata)
+        else:
+            del self.entries[-1]
 
     def restore(self, stored: StoredConversation) -> None:
         """Take over what a store has; what is here and not stored yet stays, behind it."""

@@ -306,7 +306,7 @@ class Dialogue:
                     first = False
                     context.emit_event("provider.call.first_token", **told, duration=context.now() - begin)
                 if event.__class__ is ToolCall:
-                    call.calls.append(event if event.id else replace(event, id=f"call_{len(call.calls) + 1}"))
+                    call.calls.append(_named(event, call.calls))
                 elif event.__class__ is Finish:
                     call.finish = event
                     break
@@ -341,6 +341,13 @@ class Dialogue:
                     f"the calls of this {what} have cost {used:.6f} $, and its limit is {limit} $; raise the limit or "
                     f"begin a new one"
                 )
+
+
+def _named(call: ToolCall, before: Sequence[ToolCall]) -> ToolCall:
+    """The call with an id that no other one of the message has: results and approvals refer to it."""
+    if call.id and all(call.id != other.id for other in before):
+        return call
+    return replace(call, id=f"call_{len(before) + 1}_{call.id}".rstrip("_"))
 
 
 def _message(text: str, *, tool_calls: tuple[ToolCall, ...] = (), usage: Usage | None) -> Message:

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
+from msgspec.structs import replace
+
 from rxstage.content import Data, ToolCall, ToolResult
 from rxstage.element import StreamElement
 from rxstage.stage import StageContext
 from rxstage.tools import Approval, Repetition, Tool, Toolbox
+from rxstage.tools.result import presentable
 
 __all__ = ["Inbox", "ToolRound"]
 
@@ -95,6 +98,8 @@ class ToolRound:
             self.results[index] = _refused(
                 call, "The same call was made too often in this turn; use the results that are there and answer."
             )
+        elif wrong := self._toolbox.check(call):  # nobody is asked about a call that cannot be made
+            self.results[index] = wrong
         elif tool is not None and tool.external:
             self._pending[call.id] = index
             return "result"
@@ -121,13 +126,15 @@ class ToolRound:
         def progress(value: Any) -> None:
             context.emit_event("tool.call.progress", tool=call.name, call_id=call.id, value=value)
 
-        result = await self._toolbox.run(call, progress=progress, conversation=self._conversation)
-        context.emit_event(
-            "tool.call.failed" if result.is_error else "tool.call.completed",
-            tool=call.name,
-            call_id=call.id,
-            duration=context.now() - begin,
+        errors: list[BaseException] = []
+        result = await self._toolbox.run(
+            call, progress=progress, conversation=self._conversation, on_failure=errors.append
         )
+        told = {"tool": call.name, "call_id": call.id, "duration": context.now() - begin}
+        if result.is_error:
+            context.emit_event("tool.call.failed", **told, error=str(errors[0] if errors else result.value))
+        else:
+            context.emit_event("tool.call.completed", **told)
         return result
 
     async def _next(self, deadline: float) -> list[int]:
@@ -158,7 +165,8 @@ class ToolRound:
         content: Any = element.content
         value = content.value if content.__class__ is Data else content
         if value.__class__ is ToolResult and value.call_id in self._pending:
-            self.results[self._pending.pop(value.call_id)] = value
+            shown = presentable(value.value, self._toolbox.max_result)
+            self.results[self._pending.pop(value.call_id)] = replace(value, value=shown)
         elif value.__class__ is Approval and value.call_id in self._pending:
             index = self._pending.pop(value.call_id)
             decided = value.decide(self.calls[index])

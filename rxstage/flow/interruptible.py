@@ -89,10 +89,9 @@ class Interruptible(AsyncIterator[_T], Generic[_T]):
         self._closed = True
         self._interrupts.stops.discard(self.interrupt)
         task = self._task
-        if task is not None and not task.done():
-            task.cancel()
-            if not self.interrupted:  # one that takes its time to end is left to the execution, which owns it
-                await asyncio.wait((task,))
+        if task is not None and not task.done() and not self.interrupted:
+            task.cancel()  # an interrupt has done that: what takes its time to end is left to the execution, its owner
+            await asyncio.wait((task,))
 
     def _start(self) -> None:
         if self._closed or self._interrupts.pending:

@@ -62,6 +62,7 @@ class Streamer:
 
     def _interrupted(self, element: StreamElement) -> None:
         self.buffer.queue.appendleft(element)
+        self.went.extend(control.content for control in self.held if not survives(control))  # gone: not to be yielded
         self.held = [control for control in self.held if survives(control)]
         self.interrupts.arrive()
         self.down.control(element)

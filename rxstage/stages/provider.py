@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from rxstage.config import Retry
 from rxstage.content import Data, EndOfTurn, Failure, Image, Interrupt, Message, Parts, Text, ToolCall, ToolResult
-from rxstage.conversation import HISTORY, PROMPT, TurnEnd, conversations, ends_turn
+from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT, TurnEnd, conversations, ends_turn
 from rxstage.dialogue.dialogue import WAKE, Dialogue, DialogueOptions
 from rxstage.dialogue.output import Structured
 from rxstage.dialogue.turn import Turn
@@ -213,10 +213,10 @@ class ProviderStage(Stage):
 
 
 def _belongs(element: StreamElement, kinds: frozenset[type], values: tuple[type, ...]) -> bool:
-    """Whether an element is part of a turn; what was loaded for display, and results that nobody waits for, are not."""
+    """Whether an element is part of a turn; what is only shown, and results that nobody waits for, are not."""
     content = element.content
     kind = content.__class__
-    if kind is ToolResult or HISTORY in element.metadata:
+    if kind is ToolResult or HISTORY in element.metadata or TRANSCRIPT in element.metadata:
         return False
     if kind is Data:
         return isinstance(content.value, values) if values else False

@@ -42,6 +42,7 @@ class Lane:
         self.waiting = self.running = self.abandoned = 0
         self._concurrency = concurrency
         self._threads: StageThreads | None = None
+        self._end_threads: Callable[[], object]
         self._strays: set[asyncio.Task[Any]] = set()
         self._lock = threading.Lock()
         self._stuck_threads = 0
@@ -53,9 +54,9 @@ class Lane:
 
     def close(self) -> None:
         """Let the threads end: the idle ones at once, the others when they can."""
-        threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.shutdown()
+        if self._threads is not None:
+            self._threads = None
+            self._end_threads()
 
     async def call(self, tool: Tool, arguments: dict[str, Any], context: ToolContext) -> Any:
         """Call a tool's function, wherever it belongs, and give its result."""
@@ -97,7 +98,7 @@ class Lane:
         threads = self._threads
         if threads is None:
             threads = self._threads = StageThreads("tools", self._concurrency)
-            weakref.finalize(self, threads.shutdown)  # who does not close the toolbox forgets it
+            self._end_threads = weakref.finalize(self, threads.shutdown)  # also where nobody closes the toolbox
         begun = ended = given_up = False
 
         def work() -> Any:

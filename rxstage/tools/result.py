@@ -14,8 +14,12 @@ from rxstage.content import Audio, Data, Image, Message, Parts, Text, Video
 __all__ = ["cut", "in_words", "presentable"]
 
 _MEDIA: Final = (Image, Audio, Video)
+_DEEPEST: Final = (
+    64  # levels of objects and lists; deeper ones become text: what keeps and sends results has its bounds
+)
 _MOST_MEDIA: Final = 20_000_000  # bytes of images and sound in one result
 _MOST_WORDS: Final = 500  # characters of an error
+_TOLD: Final = 3  # problems of one validation
 _PATH: Final = re.compile(r"""(?<![\w:/\\.])(?:[A-Za-z]:[\\/]|[\\/])(?:[^\s\\/'":,;)]+[\\/])+""")
 
 
@@ -46,7 +50,10 @@ def presentable(value: Any, limit: int) -> Any:
     text = _json(value)
     if text is None:
         return cut(_text(value), limit)
-    return pydantic_core.from_json(text) if len(text) <= limit else cut(text.decode(), limit)
+    if len(text) > limit and len(words := text.decode()) > limit:
+        return cut(words, limit)
+    plain = pydantic_core.from_json(text)
+    return text.decode() if text.count(b"[") + text.count(b"{") > _DEEPEST and _deep(plain) else plain
 
 
 def cut(text: str, limit: int) -> str:
@@ -63,7 +70,13 @@ def in_words(error: BaseException) -> str:
         error = error.exceptions[0]
     name = type(error).__name__
     try:
-        message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = error.strerror
+        elif isinstance(error, pydantic_core.ValidationError):
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)[:_TOLD]
+            message = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong)
+        else:
+            message = str(error)
     except Exception:
         return name
     message = _PATH.sub("", message[: 4 * _MOST_WORDS])
@@ -77,6 +90,16 @@ def _json(value: Any) -> bytes | None:
         return pydantic_core.to_json(value, bytes_mode="base64", inf_nan_mode="strings", fallback=_plain)
     except Exception:
         return None  # it goes round in a circle, or too deep, or is no Unicode: its text still tells something
+
+
+def _deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        nested = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (list, dict)))
+        level = [each for inner in nested for each in inner]
+        if not level:
+            return False
+    return True
 
 
 def _plain(value: Any) -> Any:

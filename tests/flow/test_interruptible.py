@@ -274,3 +274,20 @@ def test_shared() -> None:
     pipeline = Pipeline.of(noted("a") >> noted("b"), config=PipelineConfig())
     for _ in range(2):
         assert pipeline.run("x").elements[0].data == ["a x", "b None"]
+
+
+def test_an_end_of_turn_that_an_interrupt_took_is_not_yielded() -> None:
+    """The function holds the end of a turn, the interrupt ends that turn: yielding it then does nothing."""
+
+    async def talk(elements: Elements, context: StageContext) -> AsyncIterator[Any]:
+        async for element in elements:
+            if element.is_control:
+                context.hold(element)
+                await asyncio.sleep(5.0)
+            yield element
+
+    async def main() -> list[Any]:
+        source = feed((0, StreamElement.end_of_turn()), (1, StreamElement.interrupt()), (9, "b"))
+        return shown([element async for element in streaming(talk).execute(source)])
+
+    assert run_virtual(main()) == ["Interrupt", "b"]

@@ -449,3 +449,34 @@ def test_calls_without_an_id_get_one() -> None:
     answering(provider, add).run("x")
     asks = next(message for message in provider.calls[1].messages if message.tool_calls)
     assert len({call.id for call in asks.tool_calls} - {""}) == 2
+
+
+def test_two_calls_of_one_id_are_told_apart() -> None:
+    """An approval is about one call: a second one of the same id gets another."""
+
+    @tool(approval=True)
+    async def delete(path: str) -> str:
+        """Delete a file."""
+        return f"deleted {path}"
+
+    calls = [ToolCall("delete", {"path": path}, "same") for path in ("a", "b")]
+    provider = ScriptedProvider(calls, "ok")
+    out = taken(answering(provider, delete), (0, Message.user("x")), (1, Approval("same")), (1, END()))
+    asked = [element.tool_call.id for element in out if element.tool_call]
+    assert asked == ["same", "call_2_same"]
+    assert results(provider)[0] == "deleted a"
+    assert "ended" in results(provider)[1]
+
+
+def test_nobody_is_asked_about_a_call_that_cannot_be_made() -> None:
+    """Arguments that do not fit are told to the model before anybody has to decide."""
+
+    @tool(approval=True)
+    async def delete(path: str) -> str:
+        """Delete a file."""
+        return path
+
+    provider = ScriptedProvider(ToolCall("delete", {"way": "a"}, "1"), "sorry")
+    out = taken(answering(provider, delete), (0, Message.user("x")))
+    assert out[0].metadata == {}
+    assert said(out[-1]) == "<assistant: sorry>"
