@@ -80,8 +80,17 @@ from rxstage.stages.basic import (
 
 if TYPE_CHECKING:
     from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
+    from rxstage.stages.compaction import CompactionStage
+    from rxstage.stages.media import MediaLoadStage, MediaStorageStage
+    from rxstage.stages.middleware import MiddlewareAdapter, MiddlewareContext, MiddlewareResult, wrap_middleware
+    from rxstage.stages.prompt import PromptAssemblyStage
     from rxstage.stages.provider import ProviderStage
-    from rxstage.tools import Approval, Tool, tool
+    from rxstage.stages.retrieval import Document, RetrievalStage
+    from rxstage.stages.window import ConversationWindowStage
+    from rxstage.tools.approval import Approval
+    from rxstage.tools.context import Progress, ToolContext, ToolError
+    from rxstage.tools.tool import Tool, tool
+    from rxstage.tools.toolbox import Toolbox
 
 __version__ = "0.1.0"
 
@@ -93,10 +102,13 @@ __all__ = [
     "BufferOverflow",
     "BufferStatistics",
     "BufferedSubject",
+    "CompactionStage",
     "Content",
     "Control",
+    "ConversationWindowStage",
     "CostLimitExceeded",
     "Data",
+    "Document",
     "Edge",
     "EdgeDropped",
     "EndOfStream",
@@ -119,9 +131,14 @@ __all__ = [
     "Interrupt",
     "InvalidOutput",
     "MapStage",
+    "MediaLoadStage",
+    "MediaStorageStage",
     "Message",
     "Metadata",
     "Metrics",
+    "MiddlewareAdapter",
+    "MiddlewareContext",
+    "MiddlewareResult",
     "MissingExtra",
     "OnError",
     "OperatorStage",
@@ -140,8 +157,11 @@ __all__ = [
     "Priority",
     "Problem",
     "ProblemKind",
+    "Progress",
+    "PromptAssemblyStage",
     "ProviderStage",
     "Result",
+    "RetrievalStage",
     "Retry",
     "RxStageError",
     "ShutdownTimeout",
@@ -162,21 +182,42 @@ __all__ = [
     "Text",
     "Tool",
     "ToolCall",
+    "ToolContext",
+    "ToolError",
     "ToolLoop",
     "ToolResult",
+    "Toolbox",
     "Usage",
     "Video",
     "disable_logging",
     "enable_logging",
     "stage",
     "tool",
+    "wrap_middleware",
 ]
 
 # What only conversations need is imported when it is used: it would make every import half as long again.
 _MODULES: Final = {
     "rxstage.dialogue.errors": ("AnswerWithdrawn", "CostLimitExceeded", "InvalidOutput", "ToolLoop"),
     "rxstage.stages.provider": ("ProviderStage",),
-    "rxstage.tools": ("Approval", "Tool", "tool"),
+    "rxstage.tools": ("Approval", "Progress", "Tool", "ToolContext", "ToolError", "Toolbox", "tool"),
+    "rxstage.stages.prompt": ("PromptAssemblyStage",),
+    "rxstage.stages.window": ("ConversationWindowStage",),
+    "rxstage.stages.compaction": ("CompactionStage",),
+    "rxstage.stages.retrieval": (
+        "Document",
+        "RetrievalStage",
+    ),
+    "rxstage.stages.media": (
+        "MediaLoadStage",
+        "MediaStorageStage",
+    ),
+    "rxstage.stages.middleware": (
+        "MiddlewareAdapter",
+        "MiddlewareContext",
+        "MiddlewareResult",
+        "wrap_middleware",
+    ),
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -71,9 +71,10 @@ class Conversation:
         version: of what is stored, as far as is known here.
         stored: how many of the entries are stored.
         usage: of all model calls in this execution.
+        instructions: what the newest turn was answered by, beside the history.
     """
 
-    __slots__ = ("entries", "id", "stored", "summary", "usage", "version")
+    __slots__ = ("entries", "id", "instructions", "stored", "summary", "usage", "version")
 
     def __init__(self, id: str = "") -> None:
         self.id = id
@@ -82,6 +83,7 @@ class Conversation:
         self.version = 0
         self.stored = 0
         self.usage = Usage()
+        self.instructions: tuple[Message, ...] = ()
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -120,7 +122,7 @@ class Conversation:
 
 
 class ContextPolicy(Struct, frozen=True):
-    """Decides what of the history a model gets to see; applied before each turn's first call.
+    """Decides what of the history a model gets to see; applied before each call.
 
     Attributes:
         rank: policies are applied in the order of their ranks, whatever the order of the stages.

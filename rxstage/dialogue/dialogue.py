@@ -180,7 +180,10 @@ class Dialogue:
         envelope = turn.envelope(context.stage)
         if (message := turn.message()) is not None:
             conversation.add(message)
-        instructions = [*([Message.system(options.system)] if options.system else []), *turn.instructions]
+        if turn.element is not None or turn.instructions:
+            conversation.instructions = tuple(turn.instructions)
+        system = (Message.system(options.system),) if options.system else ()
+        instructions = (*system, *conversation.instructions)
         repetition = Repetition(options.tool_repeats)
         said: list[str] = []  # the text of the turn
         usage = Usage()

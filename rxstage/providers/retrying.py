@@ -32,6 +32,8 @@ RETRY: Final = Retry(attempts=4, wait=_back_off, jitter=0.25, retry_on=is_retrya
 class RetryingProvider(ProviderWrapper):
     """Tries a call again that failed, after the wait that the provider asks for or else that of the policy.
 
+    What the provider says cannot succeed is not tried again.
+
     Where an answer breaks off in the middle, `Withdrawn` tells that what was streamed is void, and the answer begins
     again.
 
@@ -74,7 +76,8 @@ class RetryingProvider(ProviderWrapper):
 
     def _wait(self, error: BaseException, tries: int) -> float | None:
         """Seconds before the next try; None where there is none."""
-        if tries >= self.retry.attempts or not self.retry.applies(error):
+        final = isinstance(error, ProviderError) and not error.retryable  # whatever the policy says of its type
+        if tries >= self.retry.attempts or final or not self.retry.applies(error):
             return None
         asked = getattr(error, "retry_after", None)
         if asked is None:

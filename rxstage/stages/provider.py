@@ -17,6 +17,7 @@ from rxstage.dialogue.output import Structured
 from rxstage.dialogue.turn import Turn
 from rxstage.element import StreamElement
 from rxstage.flow.callback import kinds_of
+from rxstage.ports.media import MediaReference
 from rxstage.ports.provider import Provider
 from rxstage.providers.fallback import FallbackProvider
 from rxstage.providers.limited import LimitedProvider
@@ -209,7 +210,7 @@ class ProviderStage(Stage):
                     break
                 yield piece
         if self.on_error == "emit":
-            yield turn.envelope(context.stage).replace(content=Failure(failed, context.stage))
+            yield turn.envelope(context.stage).replace(content=Failure(failed, context.stage), sequence=0)
 
 
 def _belongs(element: StreamElement, kinds: frozenset[type], values: tuple[type, ...]) -> bool:
@@ -219,7 +220,7 @@ def _belongs(element: StreamElement, kinds: frozenset[type], values: tuple[type,
     if kind is ToolResult or HISTORY in element.metadata or TRANSCRIPT in element.metadata:
         return False
     if kind is Data:
-        return isinstance(content.value, values) if values else False
+        return content.value.__class__ is MediaReference or (bool(values) and isinstance(content.value, values))
     return kind in kinds
 
 

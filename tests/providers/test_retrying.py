@@ -81,3 +81,11 @@ def test_a_cancelled_call_is_not_tried_again() -> None:
     with pytest.raises(TimeoutError):
         run_virtual(asyncio.wait_for(ask(RetryingProvider(script), "x"), 0.1))
     assert len(script.calls) == 1
+
+
+def test_a_policy_of_the_users_own_does_not_retry_what_is_final() -> None:
+    """`Retry(attempts=3)` is about any exception, but a refused key stays refused."""
+    script = ScriptedProvider(ProviderError("no such key", status=401), "never")
+    with pytest.raises(ProviderError, match="no such key"):
+        run_virtual(ask(RetryingProvider(script, Retry(attempts=3)), "x"))
+    assert len(script.calls) == 1

@@ -480,3 +480,11 @@ def test_nobody_is_asked_about_a_call_that_cannot_be_made() -> None:
     out = taken(answering(provider, delete), (0, Message.user("x")))
     assert out[0].metadata == {}
     assert said(out[-1]) == "<assistant: sorry>"
+
+
+def test_a_background_result_is_answered_by_the_same_instructions() -> None:
+    """What a prompt stage said in the turn that started the tool holds for the answer that tells of it, too."""
+    provider = script()
+    brief = StreamElement(Message.system("Be brief."), metadata={"prompt": "p"})
+    timed(answering(provider, background("when_idle")), (0, brief), (0, Message.user("x")), (30, END()))
+    assert [message.text for message in provider.calls[-1].messages if message.role == "system"] == ["Be brief."]
