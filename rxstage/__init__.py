@@ -86,11 +86,14 @@ if TYPE_CHECKING:
     from rxstage.stages.prompt import PromptAssemblyStage
     from rxstage.stages.provider import ProviderStage
     from rxstage.stages.retrieval import Document, RetrievalStage
+    from rxstage.stages.state import StateStoreLoadStage, StateStoreSaveStage
+    from rxstage.stages.validation import ValidationStage
     from rxstage.stages.window import ConversationWindowStage
     from rxstage.tools.approval import Approval
     from rxstage.tools.context import Progress, ToolContext, ToolError
     from rxstage.tools.tool import Tool, tool
     from rxstage.tools.toolbox import Toolbox
+    from rxstage.validation import ValidationFailed, ValidatorError
 
 __version__ = "0.1.0"
 
@@ -177,6 +180,8 @@ __all__ = [
     "StageStarted",
     "StageType",
     "StallError",
+    "StateStoreLoadStage",
+    "StateStoreSaveStage",
     "Statistics",
     "StreamElement",
     "Text",
@@ -188,6 +193,9 @@ __all__ = [
     "ToolResult",
     "Toolbox",
     "Usage",
+    "ValidationFailed",
+    "ValidationStage",
+    "ValidatorError",
     "Video",
     "disable_logging",
     "enable_logging",
@@ -200,6 +208,15 @@ __all__ = [
 _MODULES: Final = {
     "rxstage.dialogue.errors": ("AnswerWithdrawn", "CostLimitExceeded", "InvalidOutput", "ToolLoop"),
     "rxstage.stages.provider": ("ProviderStage",),
+    "rxstage.stages.state": (
+        "StateStoreLoadStage",
+        "StateStoreSaveStage",
+    ),
+    "rxstage.stages.validation": ("ValidationStage",),
+    "rxstage.validation": (
+        "ValidationFailed",
+        "ValidatorError",
+    ),
     "rxstage.tools": ("Approval", "Progress", "Tool", "ToolContext", "ToolError", "Toolbox", "tool"),
     "rxstage.stages.prompt": ("PromptAssemblyStage",),
     "rxstage.stages.window": ("ConversationWindowStage",),

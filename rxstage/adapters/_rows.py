@@ -1,62 +1,32 @@
-"""What the stores have in common: entries as rows, names that all of them can keep, limits of time, kinds of errors."""
+"""Conversations as rows: what the stores write, and names that all of them can keep."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from rxstage.content import Message
 from rxstage.element import StreamElement
-from rxstage.ports.loopbound import LoopBound
-from rxstage.ports.store import Entry, StoreError, Summary
+from rxstage.ports.store import Entry, StoredConversation, StoreError, Summary
 from rxstage.wire import WireError, from_msgpack, to_msgpack
 
 __all__ = [
-    "Connected",
     "Row",
-    "answering",
     "checked",
     "entries_of",
+    "joined",
+    "listed",
     "packed",
     "rows_of",
     "unpacked",
-    "without_password",
 ]
 
 Row: TypeAlias = tuple[str, bytes]
 """An entry as it is stored: its id, and the rest of it as msgpack."""
 
-_T = TypeVar("_T")
-
-_open: Final[set[Any]] = set()
 _LONGEST: Final = 1000  # bytes of a name; an index of PostgreSQL takes 2700 for one row
-
-
-class Connected(LoopBound[_T]):
-    """As `LoopBound`, for connections, which complain where they are collected before they are closed.
-
-    Where the store that they belong to is collected, they are closed on their loop right after.
-    """
-
-    def __init__(self, make: Callable[[], Awaitable[_T]], close: Callable[[_T], Awaitable[Any]]) -> None:
-        async def made() -> _T:
-            value = await make()
-            _open.add(value)
-            return value
-
-        async def closed(value: _T) -> None:
-            try:
-                await close(value)
-            finally:
-                _open.discard(value)
-
-        super().__init__(made, closed)
 
 
 def checked(conversation: str, what: str = "conversation") -> str:
@@ -109,6 +79,27 @@ def entries_of(conversation: str, rows: Iterable[Row]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
+def joined(conversation: str, rows: Sequence[Sequence[Any]]) -> StoredConversation:
+    """A conversation of the rows of a query: version, summary, time, and id and body of an entry, if there is one.
+
+    Raises:
+        StoreError: a row cannot be read; it names the entry.
+    """
+    if not rows:
+        return StoredConversation(conversation)
+    version, summary, updated, first, _ = rows[0]
+    entries = entries_of(conversation, [(row[3], row[4]) for row in rows]) if first is not None else ()
+    return StoredConversation(conversation, entries, version, unpacked(summary), updated=updated)
+
+
+def listed(rows: Iterable[Sequence[Any]]) -> list[StoredConversation]:
+    """Conversations without entries, of rows of id, version, summary and time."""
+    return [
+        StoredConversation(id, version=version, summary=unpacked(summary), updated=updated)
+        for id, version, summary, updated in rows
+    ]
+
+
 def packed(summary: Summary | None) -> bytes | None:
     """A summary as it is stored.
 
@@ -124,38 +115,15 @@ def packed(summary: Summary | None) -> bytes | None:
 
 
 def unpacked(data: bytes | None) -> Summary | None:
-    """The summary that is stored."""
-    return None if data is None else Summary(*msgspec.msgpack.decode(data, type=tuple[str, int]))
+    """The summary that is stored.
 
-
-@asynccontextmanager
-async def answering(store: str, timeout: float, *failures: type[Exception], hint: str = "") -> AsyncIterator[None]:
-    """Give a store so many seconds, and make a `StoreError` of what its library raises.
-
-    Args:
-        store: what to call it in an error.
-        timeout: seconds.
-        failures: kinds of errors of its library.
-        hint: what may be the matter where it does not answer.
+    Raises:
+        StoreError: it cannot be read.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    cancelling = task.cancelling()
     try:
-        async with asyncio.timeout(timeout):
-            yield
-    except TimeoutError as error:
-        raise StoreError(f"{store} did not answer within {timeout:g} s{hint}") from error
-    except failures as error:
-        raise StoreError(f"{store}: {str(error) or type(error).__name__}") from error
-    finally:
-        if task.cancelling() > cancelling and not isinstance(sys.exception(), asyncio.CancelledError):
-            raise asyncio.CancelledError(f"cancelled, which the library of {store} has swallowed")
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown."""
-    return re.sub(r"(://[^:/@]*:)[^/@]*(?=@)|([?&]password=)[^&]*", r"\1\2…", url)
+        return None if data is None else Summary(*msgspec.msgpack.decode(data, type=tuple[str, int]))
+    except msgspec.DecodeError as error:
+        raise StoreError(f"a summary that is stored cannot be read: {error}") from error
 
 
 def _body(conversation: str, entry: Entry) -> bytes:

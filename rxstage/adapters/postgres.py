@@ -9,16 +9,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from rxstage.adapters._rows import (
-    Connected,
-    answering,
-    checked,
-    entries_of,
-    packed,
-    rows_of,
-    unpacked,
-    without_password,
-)
+from rxstage.adapters._connected import Connected, answering, without_password
+from rxstage.adapters._rows import checked, joined, listed, packed, rows_of
 from rxstage.errors import require
 from rxstage.ports.store import Entry, StateConflict, StateStore, StoredConversation, StoreError, Summary
 
@@ -103,11 +95,7 @@ class PostgresStore(StateStore):
         checked(conversation)
         async with self._connection() as connection:
             rows = await connection.fetch(self._in(_LOAD), conversation)
-        if not rows:
-            return StoredConversation(conversation)
-        version, summary, updated, first, _ = rows[0]
-        entries = entries_of(conversation, [(row[3], row[4]) for row in rows]) if first is not None else ()
-        return StoredConversation(conversation, entries, version, unpacked(summary), updated=updated)
+        return joined(conversation, rows)
 
     async def append(self, conversation: str, entries: Sequence[Entry], *, version: int) -> int:
         """Add messages at the end, all of them or none, and give the new version.
@@ -151,11 +139,7 @@ class PostgresStore(StateStore):
     async def conversations(self, *, limit: int = 100) -> list[StoredConversation]:
         """What is stored, newest first, without the entries."""
         async with self._connection() as connection:
-            rows = await connection.fetch(self._in(_LIST), max(limit, 0))
-        return [
-            StoredConversation(id, version=version, summary=unpacked(summary), updated=updated)
-            for id, version, summary, updated in rows
-        ]
+            return listed(await connection.fetch(self._in(_LIST), max(limit, 0)))
 
     async def expire(self, older_than: float) -> int:
         """Delete what has not changed for `older_than` seconds; gives how many conversations that were."""

@@ -9,17 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from rxstage.adapters._rows import (
-    Connected,
-    Row,
-    answering,
-    checked,
-    entries_of,
-    packed,
-    rows_of,
-    unpacked,
-    without_password,
-)
+from rxstage.adapters._connected import Connected, answering, without_password
+from rxstage.adapters._rows import Row, checked, entries_of, packed, rows_of, unpacked
 from rxstage.errors import require
 from rxstage.ports.store import Entry, StateConflict, StateStore, StoredConversation, StoreError, Summary
 
@@ -97,8 +88,7 @@ class RedisStore(StateStore):
         head, entries, *_ = self._keys(conversation)
         async with self._answering(), (await self._opened.get()).pipeline(transaction=True) as pipeline:
             fields, found = await pipeline.hgetall(head).lrange(entries, 0, -1).execute()
-        rows = [msgspec.msgpack.decode(row, type=Row) for row in found]
-        return self._stored(conversation, fields, entries_of(conversation, rows))
+        return self._stored(conversation, fields, found)
 
     async def append(self, conversation: str, entries: Sequence[Entry], *, version: int) -> int:
         """Add messages at the end, all of them or none, and give the new version.
@@ -176,13 +166,12 @@ class RedisStore(StateStore):
             client = await self._opened.get()
             return await client.register_script(script)(keys, arguments)
 
-    def _stored(
-        self, conversation: str, fields: dict[bytes, bytes], entries: tuple[Entry, ...] = ()
-    ) -> StoredConversation:
+    def _stored(self, conversation: str, fields: dict[bytes, bytes], found: Sequence[bytes] = ()) -> StoredConversation:
         try:
             version, updated = int(fields.get(b"version", 0)), float(fields.get(b"updated", 0.0))
+            entries = entries_of(conversation, [msgspec.msgpack.decode(row, type=Row) for row in found])
             return StoredConversation(conversation, entries, version, unpacked(fields.get(b"summary")), updated=updated)
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:  # those of msgspec too
             raise StoreError(f"conversation {conversation!r:.100} in {self._name} cannot be read: {error}") from error
 
     async def _open(self) -> Any:

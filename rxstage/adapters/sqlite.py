@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rxstage.adapters._rows import Connected, answering, checked, entries_of, packed, rows_of, unpacked
+from rxstage.adapters._connected import Connected, answering
+from rxstage.adapters._rows import checked, joined, listed, packed, rows_of
 from rxstage.adapters._sqlite_file import connect
 from rxstage.errors import require
 from rxstage.ports.store import Entry, StateConflict, StateStore, StoredConversation, Summary
@@ -57,12 +58,7 @@ class SqliteStore(StateStore):
             "SELECT version, summary, updated, entries.id, body FROM conversations "
             "LEFT JOIN entries ON conversation = key WHERE conversations.id = ? ORDER BY position"
         )
-        rows = await self._read(query, checked(conversation))
-        if not rows:
-            return StoredConversation(conversation)
-        version, summary, updated, first, _ = rows[0]
-        entries = entries_of(conversation, [row[3:] for row in rows]) if first is not None else ()
-        return StoredConversation(conversation, entries, version, unpacked(summary), updated=updated)
+        return joined(conversation, await self._read(query, checked(conversation)))
 
     async def append(self, conversation: str, entries: Sequence[Entry], *, version: int) -> int:
         """Add messages at the end, all of them or none, and give the new version.
@@ -113,10 +109,7 @@ class SqliteStore(StateStore):
     async def conversations(self, *, limit: int = 100) -> list[StoredConversation]:
         """What is stored, newest first, without the entries."""
         query = "SELECT id, version, summary, updated FROM conversations ORDER BY updated DESC, key DESC LIMIT ?"
-        return [
-            StoredConversation(id, version=version, summary=unpacked(summary), updated=updated)
-            for id, version, summary, updated in await self._read(query, max(limit, 0))
-        ]
+        return listed(await self._read(query, max(limit, 0)))
 
     async def expire(self, older_than: float) -> int:
         """Delete what has not changed for `older_than` seconds; gives how many conversations that were."""

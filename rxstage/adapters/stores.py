@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from rxstage.adapters._rows import without_password
+from rxstage.adapters._connected import without_password
 from rxstage.adapters.memory import MemoryStore
 from rxstage.adapters.postgres import PostgresStore
 from rxstage.adapters.redis import RedisStore

@@ -11,6 +11,7 @@ import typer.main
 
 import rxstage
 from rxstage.cli.bench import bench
+from rxstage.cli.chat import chat
 from rxstage.cli.check import check
 from rxstage.cli.demo import demo
 from rxstage.cli.draw import draw
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, run, check, draw, bench):
+for _command in (demo, chat, run, check, draw, bench):
     app.command()(_command)
 
 

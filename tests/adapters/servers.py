@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -49,8 +48,8 @@ class Server:
             if self._answers():
                 return
             if time.monotonic() > deadline:
-                self.stop()
-                pytest.fail(f"{type(self).__name__} does not come up: {(self.directory / 'log').read_text()[-2000:]}")
+                log = (self.directory / "log").read_text()
+                pytest.fail(f"{type(self).__name__} does not come up: {log[-2000:]}")  # its fixture stops it
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -126,6 +125,8 @@ class PostgresServer(Server):
         assert self._bin is not None
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:  # which it refuses to run as
+            import pwd
+
             entry = pwd.getpwnam("postgres")
             self._user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
             os.chown(self.directory, entry.pw_uid, entry.pw_gid)

@@ -91,6 +91,12 @@ async def test_what_cannot_be_read(redis_server: RedisServer) -> None:
                 StoreError, match=f"message '{entry.id}' of conversation 'talk' cannot be read: .*version 2"
             ):
                 await store.load("talk")
+            client.lset("odd:entries:talk", 0, "no row")
+            with pytest.raises(StoreError, match="conversation 'talk' in the Redis server"):
+                await store.load("talk")
+            client.hset("odd:head:talk", "summary", "none")
+            with pytest.raises(StoreError, match="a summary that is stored cannot be read"):
+                await store.conversations()
             client.hset("odd:head:talk", "version", "many")
             with pytest.raises(StoreError, match="cannot be read"):
                 await store.conversations()
