@@ -28,6 +28,7 @@ class PipelineConfig(BaseModel):
         max_concurrent_executions: how many may run at once; a further one waits for its turn.
         hot_source_limit: elements held for a source that can be neither pulled nor blocked.
         metrics: measure processing times (quantiles).
+        auto_resample: put a `ResampleStage` before each stage that may get sound of a form it cannot take.
         tracing: reserved for records of which stage held an element, from when to when; True is refused so far.
     """
 
@@ -42,6 +43,7 @@ class PipelineConfig(BaseModel):
     max_concurrent_executions: int | None = None
     hot_source_limit: int = 1024
     metrics: bool = False
+    auto_resample: bool = False
     tracing: bool = False
 
     @model_validator(mode="after")

@@ -47,6 +47,7 @@ class ProblemKind(StrEnum):
     IMPOSSIBLE_CONTENT = "impossible_content"
     IMPOSSIBLE_ROUTE = "impossible_route"
     POLICY = "policy"
+    AUDIO_FORMAT = "audio_format"
 
 
 class Problem(Struct, frozen=True):

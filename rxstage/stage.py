@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Final, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 from reactivex import Observable
 
+from rxstage.audiospec import AudioSpec
 from rxstage.config import ErrorPolicy, Fallback, Retry
+from rxstage.content import Audio
 from rxstage.element import StreamElement
 from rxstage.flow.callback import Callback, Kind, Select, kinds_of
 from rxstage.flow.scope import StageContext
@@ -163,6 +165,20 @@ class Stage(BaseModel):
     def build(self, source: Observable[StreamElement]) -> Observable[Any]:
         """Treat the whole stream as an Rx operator does."""
         raise TypeError(f"{type(self).__name__} overrides none of {', '.join(_STYLES)}")
+
+    # ---------------------------------------------------------------- what a graph is checked by
+
+    def audio_in(self) -> AudioSpec | None:
+        """The form that sound has to have for it; None: any."""
+        return None
+
+    def audio_out(self, incoming: AudioSpec) -> AudioSpec:
+        """The form of the sound that leaves it, given that of what comes in; as far as it is known.
+
+        By default that of what comes in, where the stage does not touch sound, else not known.
+        """
+        touches = (self.shape is not Shape.ELEMENT or not self.accepts or Audio in self.accepts) or Audio in self.emits
+        return AudioSpec() if touches else incoming
 
     # ---------------------------------------------------------------- what the engine asks
 

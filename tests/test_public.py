@@ -211,6 +211,7 @@ def test_configuration() -> None:
         "max_concurrent_executions": None,
         "hot_source_limit": 1024,
         "metrics": False,
+        "auto_resample": False,
         "tracing": False,
     }
     assert config.with_(buffer_size=32).buffer_size == 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -56,7 +57,14 @@ def checked_graph(
     found = [*problems, *check(name, stages, edges, mentions)]
     if found:
         raise GraphError(found)
-    return Graph(name, {stage.name: stage for stage in stages}, edges, config)
+    graph = Graph(name, {stage.name: stage for stage in stages}, edges, config)
+    if any(stage.audio_in() is not None for stage in stages):
+        sound = importlib.import_module("rxstage.graph.sound")  # only here: most graphs have none
+        if graph.config.auto_resample:
+            return sound.resampled(graph)  # type: ignore[no-any-return]
+        if problems := sound.sound_problems(graph):
+            raise GraphError(problems)
+    return graph
 
 
 def graph_of(*stages: Stage | str, config: PipelineConfig | None = None, name: str = "pipeline") -> Graph:

@@ -16,7 +16,7 @@ from rxstage.graph.supply import ANYTHING, NOTHING, Supply, in_words, made_of, o
 from rxstage.stage import Shape, Stage, StageType
 from rxstage.stages.basic import PassthroughStage
 
-__all__ = ["content_problems", "type_names"]
+__all__ = ["content_problems", "hands_on", "type_names"]
 
 Report: TypeAlias = Callable[[Problem], object]
 Inner: TypeAlias = Generator[tuple[Graph, Supply], Supply, Supply]
@@ -123,7 +123,7 @@ def _after(stage: Stage, before: Supply) -> Supply:
     """What leaves a stage that is no pipeline."""
     if stage.type is StageType.SINK:
         return NOTHING
-    if _hands_on(type(stage)):
+    if hands_on(type(stage)):
         return before
     made = made_of(stage.emits)
     if stage.shape is Shape.PRODUCER:
@@ -136,8 +136,8 @@ def _after(stage: Stage, before: Supply) -> Supply:
 
 
 @lru_cache(maxsize=1024)
-def _hands_on(kind: type[Stage]) -> bool:
-    """Whether what leaves such a stage is what came."""
+def hands_on(kind: type[Stage]) -> bool:
+    """Whether what leaves such a stage is what came: a passthrough, a filter."""
     return issubclass(kind, PassthroughStage) or getattr(kind, "kind", None) is Kind.FILTER
 
 

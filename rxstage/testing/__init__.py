@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rxstage.testing.laws import LAWS, LawBroken, LawReport, check_stage
     from rxstage.testing.marbles import MarbleRecord, MarbleRun, elements_from, marbles_of, marbles_svg, run_marbles
     from rxstage.testing.probes import SinkProbe, SourceProbe, settle
+    from rxstage.testing.voice import ScriptedStt, ScriptedTts
 
 __all__ = [
     "LAWS",
@@ -21,6 +22,8 @@ __all__ = [
     "LeftBehind",
     "MarbleRecord",
     "MarbleRun",
+    "ScriptedStt",
+    "ScriptedTts",
     "SinkProbe",
     "SourceProbe",
     "StillBusy",
@@ -41,6 +44,7 @@ _MODULES: Final = {
     "laws": ("LAWS", "LawBroken", "LawReport", "check_stage"),
     "marbles": ("MarbleRecord", "MarbleRun", "elements_from", "marbles_of", "marbles_svg", "run_marbles"),
     "probes": ("SinkProbe", "SourceProbe", "settle"),
+    "voice": ("ScriptedStt", "ScriptedTts"),
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 

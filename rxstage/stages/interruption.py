@@ -1,0 +1,148 @@
+"""Talking over the assistant stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from rxstage.content import Data, EndOfTurn, Interrupt, Message, Text
+from rxstage.conversation import TRANSCRIPT
+from rxstage.element import StreamElement
+from rxstage.errors import RxStageError
+from rxstage.priority import Priority
+from rxstage.stage import Stage, StageContext, StageType
+from rxstage.voice.floor import Floor, floor
+from rxstage.voice.speech import SpeechEnded, SpeechStarted
+
+__all__ = ["BACK_CHANNEL", "InterruptionStage"]
+
+BACK_CHANNEL: Final = (
+    "ah",
+    "aha",
+    "hm",
+    "hmm",
+    "mhm",
+    "mm",
+    "oh",
+    "ok",
+    "okay",
+    "right",
+    "uh-huh",
+    "yeah",
+    "yes",
+    "yep",
+)
+"""Words that say "I am listening" and interrupt nobody."""
+
+_DECIDE: Final = object()  # posted when the time is up
+_WORDS: Final = re.compile(r"[\w'-]+")
+
+
+class InterruptionStage(Stage):
+    """Sends an `Interrupt` where the user talks while a turn is being answered.
+
+    It stands behind the detection of speech (and, where words count, behind the recognition), before whatever answers.
+    When speech begins, the sound of the answer waits at once; then it is decided:
+
+    - with `minimum_words=0` the speech has to last `minimum_duration` seconds;
+    - else its transcript has to have that many words that are not in `ignore`.
+
+    Where it was nothing, the sound goes on where it waited, and what was said of no weight is dropped.
+
+    Args:
+        name: name in the graph.
+        minimum_duration: seconds that speech has to last.
+        minimum_words: words that it has to have; 0 does not wait for words.
+        patience: seconds to wait for them, after which the sound goes on.
+        ignore: words that do not count.
+        pause: have the sound wait till it is decided.
+
+    Emits: what comes in; an `Interrupt` before the utterance that interrupts.
+    Holds: nothing.
+    Completes: with its input.
+    Fails: never by itself.
+    """
+
+    type: ClassVar[StageType] = StageType.TRANSFORM
+
+    minimum_duration: float = Field(default=0.0, ge=0)
+    minimum_words: int = Field(default=0, ge=0)
+    patience: float = Field(default=5.0, gt=0)
+    ignore: tuple[str, ...] = BACK_CHANNEL
+    pause: bool = True
+
+    async def process(
+        self, elements: AsyncIterator[StreamElement], context: StageContext
+    ) -> AsyncIterator[StreamElement]:
+        held, loop = floor(context), asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None  # runs while it is open whether speech interrupts
+        try:
+            async for element in elements:
+                content = element.content
+                value = content.value if content.__class__ is Data else None
+                if timer is not None:
+                    decided = self._decided(element)
+                    if decided is not None:
+                        timer.cancel()
+                        timer = None
+                        held.paused = False
+                        if decided:
+                            yield self._interrupt(held, context)
+                        elif content.__class__ is Message:
+                            context.emit_event("interruption.ignored", text=content.text)
+                            continue  # of no weight: nobody has to answer it
+                if content.__class__ is Interrupt:
+                    held.over()
+                elif value.__class__ is SpeechStarted and held.answering:
+                    if self.minimum_words or self.minimum_duration:
+                        held.paused = self.pause and held.speaking
+                        wait = self.minimum_duration if not self.minimum_words else self.patience
+                        timer = loop.call_later(wait, _wake, context)
+                    else:
+                        yield self._interrupt(held, context)
+                elif content.__class__ is EndOfTurn:
+                    held.turns += 1
+                if value is not _DECIDE:
+                    yield element
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _interrupt(self, held: Floor, context: StageContext) -> StreamElement:
+        held.over()
+        context.emit_event("interruption")
+        return StreamElement.interrupt("barge-in", source=context.stage)
+
+    def _decided(self, element: StreamElement) -> bool | None:
+        """Whether the speech interrupts; None where that is still open."""
+        content = element.content
+        if content.__class__ is Interrupt:
+            return False
+        value = content.value if content.__class__ is Data else None
+        if self.minimum_words:
+            if not _is_said(element):
+                return False if value is _DECIDE else None
+            words = [word for word in _WORDS.findall(content.text.casefold()) if word not in self.ignore]
+            if len(words) >= self.minimum_words:
+                return True
+            return False if content.__class__ is Message else None
+        if value.__class__ is SpeechEnded:
+            return bool(value.duration >= self.minimum_duration)
+        return True if value is _DECIDE else None
+
+
+def _wake(context: StageContext) -> None:
+    with suppress(RxStageError):  # the input has ended
+        context.post(StreamElement(Data(_DECIDE), priority=Priority.CRITICAL))
+
+
+def _is_said(element: StreamElement) -> bool:
+    content = element.content
+    return (content.__class__ is Message and content.role == "user") or (
+        content.__class__ is Text and TRANSCRIPT in element.metadata
+    )

@@ -1,0 +1,141 @@
+"""From the words of the assistant to their sound."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import Field, PrivateAttr
+
+from rxstage.content import Audio, Data, EndOfTurn, Failure, Interrupt, Message, Text
+from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT
+from rxstage.element import StreamElement
+from rxstage.ports.tts import Tts
+from rxstage.stage import Stage, StageContext, StageType
+from rxstage.voice.clauses import ClauseSplitter
+from rxstage.voice.speech import Spoken
+
+__all__ = ["TTSStage"]
+
+_MARKUP: Final = re.compile(r"```.*?(?:```|$)|[*_`#>|~]+|\[([^\]]*)\]\([^)]*\)|https?://\S+", re.DOTALL)
+
+
+class TTSStage(Stage):
+    """Speaks what the assistant says, sentence by sentence while it streams.
+
+    It speaks the pieces of text of an answer, or its message where no pieces came; nothing twice. Transcripts, messages
+    of others, results of tools and data are not spoken.
+
+    Args:
+        name: name in the graph.
+        tts: `"espeak"` (offline, extra `espeak`), `"openai:gpt-4o-mini-tts"`, `"piper:voice.onnx"`, or a `Tts`.
+        first_clause: characters that the first spoken piece has at least; it may end at a comma.
+        markdown: leave out the marks of Markdown, code and addresses.
+        on_error: what a failed synthesis means: `"fail"`, a `Failure` in its place (`"emit"`), or nothing (`"skip"`).
+            The text has gone on in any case.
+
+    Emits: what comes in, at once; behind it the `Audio` of each piece of text, as it is made, and a `Data(Spoken)` that
+        says which text lies before it.
+    Holds: a sentence of text, and 16 pieces of sound.
+    Completes: with its input, once all is spoken.
+    Fails: with `StageError` where the synthesis fails, unless `on_error` says otherwise.
+    """
+
+    type: ClassVar[StageType] = StageType.TRANSFORM
+    accepts: ClassVar[tuple[Any, ...]] = (Text, Message)
+    emits: ClassVar[tuple[Any, ...]] = (Audio, Text, Message, Data)
+
+    tts: Any = "espeak"
+    first_clause: int = Field(default=12, ge=1)
+    markdown: bool = True
+    on_error: Literal["fail", "emit", "skip"] = "fail"
+
+    _tts: Tts = PrivateAttr()
+
+    def __init__(self, name: str | None = None, /, **options: Any) -> None:
+        super().__init__(name, **options)
+        tts = self.tts
+        if isinstance(tts, str):
+            tts = importlib.import_module("rxstage.adapters.speech").tts_of(tts)
+        if not isinstance(tts, Tts):
+            raise TypeError(f"stage {self.name!r}: tts must be a Tts or a name such as 'espeak', got {tts!r}")
+        self._tts = tts
+
+    async def process(
+        self, elements: AsyncIterator[StreamElement], context: StageContext
+    ) -> AsyncIterator[StreamElement]:
+        clauses = ClauseSplitter(self.first_clause)
+        streamed = False  # whether pieces of this answer came
+        envelope = StreamElement("")
+        async for element in elements:
+            content = element.content
+            kind = content.__class__
+            if kind is EndOfTurn:
+                context.hold(element)
+            else:
+                yield element
+            said: list[str] = []
+            if kind is Text and _speaks(element):
+                streamed, envelope = True, element
+                said = clauses.add(content.text)
+            elif kind is Message and content.role == "assistant" and _speaks(element):
+                if not streamed:
+                    envelope = element
+                    said = clauses.add(content.text)
+                said.append(clauses.rest())
+                streamed = False
+            elif kind is EndOfTurn:
+                said.append(clauses.rest())
+                streamed = False
+            elif kind is Interrupt or (kind is Failure and streamed):  # void, or withdrawn
+                clauses.rest()
+                streamed = False
+            for text in filter(None, said):
+                async with aclosing(self._spoken(text, envelope, context)) as sound:
+                    async for piece in sound:
+                        yield piece
+                if context.interrupted:
+                    break
+            if kind is EndOfTurn:
+                yield element
+        if rest := clauses.rest():
+            async with aclosing(self._spoken(rest, envelope, context)) as sound:
+                async for piece in sound:
+                    yield piece
+
+    async def _spoken(self, text: str, envelope: StreamElement, context: StageContext) -> AsyncGenerator[StreamElement]:
+        """The sound of a text, and the mark behind it."""
+        words = _MARKUP.sub(r"\1", text) if self.markdown else text
+        made = envelope.replace(content=Data(Spoken(text)), source=context.stage)
+        if any(map(str.isalnum, words)):
+            begin = context.now()
+            async with context.interruptible(self._tts.speak(words.strip())) as sound:
+                while True:
+                    try:
+                        audio = await anext(sound)
+                    except StopAsyncIteration:
+                        break
+                    except Exception as error:
+                        if self.on_error == "fail":
+                            raise
+                        failed = error
+                        context.emit_event("tts.failed", engine=self._tts.name, error=str(error))
+                        if self.on_error == "emit":
+                            yield made.replace(content=Failure(failed, context.stage))
+                        return
+                    if begin >= 0:
+                        context.emit_event("tts.first_audio", engine=self._tts.name, duration=context.now() - begin)
+                        begin = -1.0
+                    yield made.replace(content=audio)
+            if sound.interrupted:
+                return
+        yield made
+
+
+def _speaks(element: StreamElement) -> bool:
+    """Whether it is part of an answer: no transcript, nothing that was said before, no instruction."""
+    metadata = element.metadata
+    return not metadata or not (TRANSCRIPT in metadata or HISTORY in metadata or PROMPT in metadata)
