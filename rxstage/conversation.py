@@ -139,11 +139,12 @@ class ContextPolicy(Struct, frozen=True):
 class Conversations:
     """The conversations of one execution, by id, and the policies of its stages for what a model gets to see."""
 
-    __slots__ = ("_held", "policies")
+    __slots__ = ("_held", "cutters", "policies")
 
     def __init__(self) -> None:
         self._held: dict[str, Conversation] = {}
         self.policies: list[ContextPolicy] = []
+        self.cutters: list[Callable[[Conversation], object]] = []  # know what of an answer was heard
 
     def of(self, element: StreamElement | None = None, default: str = "") -> Conversation:
         """The conversation that an element belongs to.
@@ -166,6 +167,11 @@ class Conversations:
         """Have a policy applied to what the model gets to see."""
         self.policies.append(policy)
         self.policies.sort(key=lambda each: each.rank)
+
+    def interrupted(self, conversation: Conversation) -> None:
+        """An answer was interrupted: whoever knows what of it was heard cuts the history down to that."""
+        for cut in self.cutters:
+            cut(conversation)
 
     async def shown(
         self, history: Sequence[Message], instructions: Sequence[Message], conversation: Conversation

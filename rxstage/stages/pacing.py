@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from rxstage.content import Audio, Data, EndOfTurn, Interrupt
-from rxstage.conversation import conversations
+from rxstage.conversation import Conversation, conversations
 from rxstage.element import StreamElement
 from rxstage.stage import Stage, StageContext, StageType
 from rxstage.voice.floor import floor
@@ -48,9 +48,9 @@ class PacingStage(Stage):
         self, elements: AsyncIterator[StreamElement], context: StageContext
     ) -> AsyncIterator[StreamElement]:
         held = floor(context)
-        played = 0.0  # when all that has gone out will have been played
+        account = _Account(context)
+        conversations(context).cutters.append(account.cut)
         newest: StreamElement | None = None
-        marks: list[tuple[float, str]] = []  # when each text will have been heard
         async for element in elements:
             content = element.content
             if content.__class__ is Audio:
@@ -58,37 +58,89 @@ class PacingStage(Stage):
                 held.speaking = True
                 for frame in _frames(content, self.frame):
                     while not context.interrupted:
-                        now = context.now()
+                        ahead = account.played - context.now()
                         if held.paused:
-                            played = max(played, now) + self.frame
+                            account.wait(self.frame)
                             await context.sleep(self.frame)
-                        elif played - now > self.pre_roll + _SOON:
-                            await context.sleep(min(played - now - self.pre_roll, self.frame))
+                        elif ahead > self.pre_roll + _SOON:
+                            await context.sleep(min(ahead - self.pre_roll, self.frame))
                         else:
                             break
                     if context.interrupted:
                         break
-                    played = max(played, context.now()) + frame.duration
+                    account.play(frame.duration)
                     yield element.replace(content=frame)
                 continue
             if content.__class__ is Data and content.value.__class__ is Spoken:
-                marks.append((played, content.value.text))
+                account.mark(content.value.text)
             elif content.__class__ is Interrupt:
-                if held.speaking and played > context.now():
-                    heard = "".join(text for at, text in marks if at <= context.now())
-                    conversations(context).of(newest).cut(heard)
+                account.interrupt()
+                account.cut(conversations(context).of(newest))
                 held.over()
-                marks.clear()
-                played = 0.0
             elif content.__class__ is EndOfTurn:
                 context.hold(element)
-                while (now := context.now()) + _SOON < played and not context.interrupted:
-                    await context.sleep(min(played - now, self.frame))
+                while (left := account.played - context.now()) > _SOON and not context.interrupted:
+                    await context.sleep(min(left, self.frame))
                 if not context.interrupted:
                     held.done()
-                    marks.clear()
-            held.heard = "".join(text for _, text in marks)
+                    account.begin()
+            elif not element.is_control:
+                account.go_on()
+            held.heard = account.heard()
             yield element
+
+
+class _Account:
+    """What has been played, and which text was heard in it."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._now = context.now
+        self.played = 0.0  # when all that has gone out will have been played
+        self._marks: list[tuple[float, str]] = []  # when each text will have been heard
+        self._left: str | None = None  # what had been heard when the newest answer was interrupted in its sound
+
+    def play(self, seconds: float) -> None:
+        """So much more sound has gone out."""
+        self.go_on()
+        self.played = max(self.played, self._now()) + seconds
+
+    def wait(self, seconds: float) -> None:
+        """The sound waits."""
+        self.played = max(self.played, self._now()) + seconds
+
+    def mark(self, text: str) -> None:
+        """The sound of that text has gone out."""
+        self._marks.append((self.played, text))
+
+    def heard(self) -> str:
+        """The text of the answer that has gone out."""
+        return "".join(text for _, text in self._marks)
+
+    def begin(self) -> None:
+        """The next answer begins."""
+        self._marks.clear()
+
+    def go_on(self) -> None:
+        """Something comes: an interrupt before it is history."""
+        self._left = None
+
+    def interrupt(self) -> None:
+        """The sound ends here."""
+        if self.played > self._now():
+            self._left = self._so_far()
+        self.played = 0.0
+        self._marks.clear()
+
+    def cut(self, conversation: Conversation) -> None:
+        """Leave of the newest answer what was heard, if it is being interrupted in its sound."""
+        heard = self._left
+        if heard is None and self.played > self._now():
+            heard = self._so_far()
+        if heard is not None:
+            conversation.cut(heard)
+
+    def _so_far(self) -> str:
+        return "".join(text for at, text in self._marks if at <= self._now())
 
 
 def _frames(audio: Audio, seconds: float) -> Iterator[Audio]:

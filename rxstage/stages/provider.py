@@ -169,6 +169,7 @@ class ProviderStage(Stage):
                         yield element
                 elif content.__class__ is Interrupt:
                     turn = Turn()
+                    dialogue.interrupted()
                 if answers and not turn.empty:
                     async with aclosing(self._answered(dialogue, turn, context)) as answer:
                         async for piece in answer:

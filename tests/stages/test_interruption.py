@@ -193,5 +193,7 @@ def test_real_speech_over_an_answer(snr: float) -> None:
     assert second.duration == pytest.approx(len(stop) / 16_000 + 0.5, abs=0.4)
     last = [message.text for message in provider.calls[-1].messages]
     assert last[0] == "what is the weather"
+    assert last[1]
     assert LONG.startswith(last[1])
+    assert len(last[1]) < len(LONG) - 10  # only what was heard
     assert last[2] == "that is enough"
