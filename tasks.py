@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         return fail(f"there is no task {command!r}; python3 tasks.py --help lists them", 2)
     if sys.version_info < OLDEST:
         return with_newer_python(arguments)
-    python = prepare("cli" if command in ("demo", "rxstage") else "dev")
+    python = prepare(needed(command, rest))
     if python is None:
         return 1
     if command == "demo":
@@ -62,6 +62,16 @@ def main(arguments: list[str]) -> int:
         tests = (python, "-m", "coverage", "run", "-m", "pytest", *rest)
         return in_turn([tests, (python, "-m", "coverage", "report")])
     return 0
+
+
+def needed(command: str, rest: list[str]) -> str:
+    """The extra that a command needs."""
+    if command not in ("demo", "rxstage"):
+        return "dev"
+    words = [command, *rest] if command == "demo" else rest
+    if words[:1] in (["chat"], ["serve"]):
+        return words[0]
+    return "voice" if words[:2] == ["demo", "voice"] else "cli"
 
 
 def fail(message: str, code: int = 1) -> int:

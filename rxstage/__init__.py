@@ -79,14 +79,21 @@ from rxstage.stages.basic import (
 )
 
 if TYPE_CHECKING:
+    from rxstage.audiospec import AudioSpec
     from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
     from rxstage.stages.compaction import CompactionStage
+    from rxstage.stages.interruption import InterruptionStage
     from rxstage.stages.media import MediaLoadStage, MediaStorageStage
     from rxstage.stages.middleware import MiddlewareAdapter, MiddlewareContext, MiddlewareResult, wrap_middleware
+    from rxstage.stages.pacing import PacingStage
     from rxstage.stages.prompt import PromptAssemblyStage
     from rxstage.stages.provider import ProviderStage
+    from rxstage.stages.resample import ResampleStage
     from rxstage.stages.retrieval import Document, RetrievalStage
     from rxstage.stages.state import StateStoreLoadStage, StateStoreSaveStage
+    from rxstage.stages.stt import STTStage
+    from rxstage.stages.tts import TTSStage
+    from rxstage.stages.vad import VADAccumulatorStage
     from rxstage.stages.validation import ValidationStage
     from rxstage.stages.window import ConversationWindowStage
     from rxstage.tools.approval import Approval
@@ -102,6 +109,7 @@ __all__ = [
     "Approval",
     "Audio",
     "AudioFormat",
+    "AudioSpec",
     "BufferOverflow",
     "BufferStatistics",
     "BufferedSubject",
@@ -132,6 +140,7 @@ __all__ = [
     "IdleTimeout",
     "Image",
     "Interrupt",
+    "InterruptionStage",
     "InvalidOutput",
     "MapStage",
     "MediaLoadStage",
@@ -146,6 +155,7 @@ __all__ = [
     "OnError",
     "OperatorStage",
     "Overflow",
+    "PacingStage",
     "Parts",
     "PassthroughStage",
     "Pipeline",
@@ -163,10 +173,12 @@ __all__ = [
     "Progress",
     "PromptAssemblyStage",
     "ProviderStage",
+    "ResampleStage",
     "Result",
     "RetrievalStage",
     "Retry",
     "RxStageError",
+    "STTStage",
     "ShutdownTimeout",
     "SinkStage",
     "Stage",
@@ -184,6 +196,7 @@ __all__ = [
     "StateStoreSaveStage",
     "Statistics",
     "StreamElement",
+    "TTSStage",
     "Text",
     "Tool",
     "ToolCall",
@@ -193,6 +206,7 @@ __all__ = [
     "ToolResult",
     "Toolbox",
     "Usage",
+    "VADAccumulatorStage",
     "ValidationFailed",
     "ValidationStage",
     "ValidatorError",
@@ -217,6 +231,13 @@ _MODULES: Final = {
         "ValidationFailed",
         "ValidatorError",
     ),
+    "rxstage.stages.vad": ("VADAccumulatorStage",),
+    "rxstage.stages.stt": ("STTStage",),
+    "rxstage.stages.tts": ("TTSStage",),
+    "rxstage.stages.pacing": ("PacingStage",),
+    "rxstage.stages.interruption": ("InterruptionStage",),
+    "rxstage.stages.resample": ("ResampleStage",),
+    "rxstage.audiospec": ("AudioSpec",),
     "rxstage.tools": ("Approval", "Progress", "Tool", "ToolContext", "ToolError", "Toolbox", "tool"),
     "rxstage.stages.prompt": ("PromptAssemblyStage",),
     "rxstage.stages.window": ("ConversationWindowStage",),

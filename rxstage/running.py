@@ -242,6 +242,8 @@ class Run:
         scope.edges = {edge: cast(Buffer, _Closed(buffer.statistics())) for edge, buffer in scope.edges.items()}
         for each in (scope.readers, scope.workers, scope.holders, scope.drainers, scope.release):
             cast("list[Any]", each).clear()
+        scope.streamers.clear()
+        scope.shared.clear()
         scope.scheduler = scope.listener = None
         self.waiting_consumer = _always
         self._on_end = _forgotten

@@ -25,6 +25,8 @@ def test_defaults() -> None:
         "max_concurrent_executions": None,
         "hot_source_limit": 1024,
         "metrics": False,
+        "auto_resample": False,
+        "auto_resample": False,
         "tracing": False,
     }
 

@@ -1272,3 +1272,23 @@ def test_an_operator_that_cannot_be_built() -> None:
             assert elements == []
             assert isinstance(error, StageError)
             assert isinstance(error.__cause__, kind)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("sent", ["x", StreamElement.interrupt()], ids=["element", "interrupt"])
+def test_what_the_source_sends_before_it_ends_is_not_lost(kind: str, sent: Any) -> None:
+    """What is sent from inside the source enters, even where the source ends at once."""
+
+    async def main() -> list[str]:
+        async def elements() -> AsyncIterator[Any]:
+            execution.send(sent)
+            yield "b"
+
+        def plain() -> Iterator[Any]:
+            execution.send(sent)
+            yield "b"
+
+        execution = Pipeline.of(PassthroughStage("p")).execute(elements() if kind == "async" else plain())
+        return [element.text or type(element.content).__name__ async for element in execution]
+
+    assert (sent if isinstance(sent, str) else "Interrupt") in run_virtual(main())

@@ -16,8 +16,14 @@ from sphinx.util import inspect as sphinx_inspect
 from sphinx.util.nodes import make_refnode
 
 import rxstage
+import rxstage.conversation
 import rxstage.graph.spec
+import rxstage.ports
+import rxstage.prompts
+import rxstage.providers
 import rxstage.testing
+import rxstage.tools
+import rxstage.validation
 import rxstage.wire
 
 if TYPE_CHECKING:
@@ -32,7 +38,18 @@ _CONTRACT: Final = re.compile(r"(Emits|Holds|Completes|Fails): ")
 _MARBLES: Final = re.compile(r"\s*([\w ]+\s)?\s*[-^][-\w'|#^(),!]*[-|#>)]\s*$|\s*\[.*\]\s*$")
 _TICKS: Final = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _CLASS: Final = re.compile(r"<class '(?:[\w.]+\.)?(\w+)'>")  # a class as a default value
-_MODULES: Final = (rxstage, rxstage.testing, rxstage.wire, rxstage.graph.spec)
+_MODULES: Final = (
+    rxstage,
+    rxstage.conversation,
+    rxstage.graph.spec,
+    rxstage.ports,
+    rxstage.prompts,
+    rxstage.providers,
+    rxstage.testing,
+    rxstage.tools,
+    rxstage.validation,
+    rxstage.wire,
+)
 
 
 def converted(lines: list[str]) -> list[str]:
@@ -146,7 +163,7 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: Any, contnode: nodes.Elem
         found = objects.get(f"{module.__name__}.{short}")
         if found is not None:
             return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, contnode, short)
-    if _is_inner(target) or target.startswith("_") or "," in target or len(target) == 1:
+    if _is_inner(target) or target.lstrip("~").startswith("_") or "," in target or len(target) == 1:
         return contnode  # inner types, type variables, several names at once: named, not linked
     return None
 

