@@ -90,9 +90,11 @@ if TYPE_CHECKING:
     from rxstage.stages.provider import ProviderStage
     from rxstage.stages.resample import ResampleStage
     from rxstage.stages.retrieval import Document, RetrievalStage
+    from rxstage.stages.speculation import SpeculationStage
     from rxstage.stages.state import StateStoreLoadStage, StateStoreSaveStage
     from rxstage.stages.stt import STTStage
     from rxstage.stages.tts import TTSStage
+    from rxstage.stages.turn import TurnStage
     from rxstage.stages.vad import VADAccumulatorStage
     from rxstage.stages.validation import ValidationStage
     from rxstage.stages.window import ConversationWindowStage
@@ -181,6 +183,7 @@ __all__ = [
     "STTStage",
     "ShutdownTimeout",
     "SinkStage",
+    "SpeculationStage",
     "Stage",
     "StageCompleted",
     "StageContext",
@@ -205,6 +208,7 @@ __all__ = [
     "ToolLoop",
     "ToolResult",
     "Toolbox",
+    "TurnStage",
     "Usage",
     "VADAccumulatorStage",
     "ValidationFailed",
@@ -238,6 +242,8 @@ _MODULES: Final = {
     "rxstage.stages.interruption": ("InterruptionStage",),
     "rxstage.stages.resample": ("ResampleStage",),
     "rxstage.audiospec": ("AudioSpec",),
+    "rxstage.stages.turn": ("TurnStage",),
+    "rxstage.stages.speculation": ("SpeculationStage",),
     "rxstage.tools": ("Approval", "Progress", "Tool", "ToolContext", "ToolError", "Toolbox", "tool"),
     "rxstage.stages.prompt": ("PromptAssemblyStage",),
     "rxstage.stages.window": ("ConversationWindowStage",),

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from rxstage.content import Data, Failure, Message, Text, ToolCall, ToolResult, Usage
 from rxstage.conversation import Conversation, conversations
+from rxstage.dialogue.draft import Draft
 from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
 from rxstage.dialogue.output import Structured
 from rxstage.dialogue.toolround import ToolRound
@@ -96,6 +97,7 @@ class Dialogue:
         self._background: dict[asyncio.Task[ToolResult], None] = {}
         self._preparing: asyncio.Task[None] | None = None
         self._under_way: Interruptible[Any] | None = None
+        self._newest: Conversation | None = None
         self.cut_short = False  # whether a background result ended the newest answer before its end
 
     async def __aenter__(self) -> Dialogue:
@@ -134,6 +136,11 @@ class Dialogue:
         """Keep an element for after the turn; False where it is kept but no more should come."""
         self._kept.append(element)
         return len(self._kept) < _KEPT
+
+    def interrupted(self) -> None:
+        """An `Interrupt` has come: what was not heard of the newest answer was never said."""
+        if self._newest is not None:
+            self._conversations.interrupted(self._newest)
 
     def prepare(self) -> None:
         """Have a connection opened for a call that is about to come."""
@@ -177,9 +184,11 @@ class Dialogue:
         """Answer a turn: pieces of text as they come, calls and results of tools, one message at the end."""
         options, context = self._options, self._context
         conversation = self._conversations.of(turn.element or StreamElement("", metadata=turn.metadata))
+        draft = Draft(conversation, turn.metadata, context)
+        self._newest = conversation
         envelope = turn.envelope(context.stage)
         if (message := turn.message()) is not None:
-            conversation.add(message)
+            draft.add(message)
         if turn.element is not None or turn.instructions:
             conversation.instructions = tuple(turn.instructions)
         system = (Message.system(options.system),) if options.system else ()
@@ -192,7 +201,7 @@ class Dialogue:
         rounds = 0
         while True:
             self._check_costs(conversation)
-            history = await self._conversations.shown(conversation.messages, instructions, conversation)
+            history = await self._conversations.shown(draft.messages, instructions, conversation)
             call, settled = _Call(), False
             request = self._request((*instructions, *history, *corrections))
             try:
@@ -227,7 +236,7 @@ class Dialogue:
                     self._usage += call.finish.usage
                     conversation.usage += call.finish.usage
                 if not settled and call.pieces:  # the history keeps what went out
-                    conversation.add(Message.assistant(call.text), {"interrupted": True})
+                    draft.add(Message.assistant(call.text), {"interrupted": True})
             said.extend(call.pieces)
             if call.calls:
                 if rounds >= options.tool_rounds:
@@ -236,7 +245,9 @@ class Dialogue:
                         f"more with tool_rounds=, or look at what its tools tell it"
                     )
                 rounds += 1
-                conversation.add(_message(call.text, tool_calls=tuple(call.calls), usage=_used(call)))
+                if not await draft.certain():
+                    return
+                draft.add(_message(call.text, tool_calls=tuple(call.calls), usage=_used(call)))
                 round_ = ToolRound(
                     call.calls,
                     toolbox=self._toolbox,
@@ -256,7 +267,7 @@ class Dialogue:
                             )
                 finally:
                     self._under_way = None
-                    conversation.add(Message("tool", round_.answers()))
+                    draft.add(Message("tool", round_.answers()))
                 if steps.interrupted:
                     return
                 continue
@@ -272,7 +283,7 @@ class Dialogue:
                 yield envelope.replace(content=Data(value))
             elif not options.streaming and said:
                 yield envelope.replace(content=Text("".join(said)))
-            conversation.add(_message(call.text, usage=_used(call)))
+            draft.add(_message(call.text, usage=_used(call)))
             text = call.text if options.output is not None else "".join(said)
             yield envelope.replace(content=_message(text, usage=usage))
             return

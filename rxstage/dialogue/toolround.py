@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 from rxstage.content import Data, ToolCall, ToolResult
+from rxstage.conversation import CONVERSATION
 from rxstage.element import StreamElement
 from rxstage.stage import StageContext
 from rxstage.tools import Approval, Repetition, Tool, Toolbox
@@ -164,6 +165,8 @@ class ToolRound:
             return
         content: Any = element.content
         value = content.value if content.__class__ is Data else content
+        if str(element.metadata.get(CONVERSATION, self._conversation)) != self._conversation:
+            value = None  # who talks in another conversation decides nothing in this one
         if value.__class__ is ToolResult and value.call_id in self._pending:
             shown = presentable(value.value, self._toolbox.max_result)
             self.results[self._pending.pop(value.call_id)] = replace(value, value=shown)

@@ -16,6 +16,7 @@ from rxstage.ports.provider import (
 from rxstage.ports.store import Entry, StateConflict, StateStore, StoredConversation, StoreError, Summary
 from rxstage.ports.stt import SpeechError, Stt, Transcript
 from rxstage.ports.tts import Tts
+from rxstage.ports.turn import TurnDetector
 from rxstage.ports.vad import Vad, VadSession
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "ToolSpec",
     "Transcript",
     "Tts",
+    "TurnDetector",
     "Vad",
     "VadSession",
     "Withdrawn",

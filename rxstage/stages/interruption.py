@@ -46,7 +46,8 @@ _WORDS: Final = re.compile(r"[\w'-]+")
 class InterruptionStage(Stage):
     """Sends an `Interrupt` where the user talks while a turn is being answered.
 
-    It stands behind the detection of speech (and, where words count, behind the recognition), before whatever answers.
+    It stands behind the detection of speech, and behind recognition and turn taking where they are; before whatever
+    answers.
     When speech begins, the sound of the answer waits at once; then it is decided:
 
     - with `minimum_words=0` the speech has to last `minimum_duration` seconds;
@@ -81,6 +82,7 @@ class InterruptionStage(Stage):
     ) -> AsyncIterator[StreamElement]:
         held, loop = floor(context), asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None  # runs while it is open whether speech interrupts
+        weightless = False  # whether what was said was no interruption, and its message is still to come
         try:
             async for element in elements:
                 content = element.content
@@ -93,12 +95,15 @@ class InterruptionStage(Stage):
                         held.paused = False
                         if decided:
                             yield self._interrupt(held, context)
-                        elif content.__class__ is Message:
-                            context.emit_event("interruption.ignored", text=content.text)
-                            continue  # of no weight: nobody has to answer it
+                        weightless = not decided and self.minimum_words > 0
+                if weightless and content.__class__ is Message:
+                    weightless = False
+                    if self._weight(content.text) < self.minimum_words:
+                        context.emit_event("interruption.ignored", text=content.text)
+                        continue  # nobody has to answer it
                 if content.__class__ is Interrupt:
                     held.over()
-                elif value.__class__ is SpeechStarted and held.answering:
+                elif value.__class__ is SpeechStarted and held.answering and timer is None:
                     if self.minimum_words or self.minimum_duration:
                         held.paused = self.pause and held.speaking
                         wait = self.minimum_duration if not self.minimum_words else self.patience
@@ -112,11 +117,16 @@ class InterruptionStage(Stage):
         finally:
             if timer is not None:
                 timer.cancel()
+                held.paused = False
 
     def _interrupt(self, held: Floor, context: StageContext) -> StreamElement:
         held.over()
         context.emit_event("interruption")
         return StreamElement.interrupt("barge-in", source=context.stage)
+
+    def _weight(self, text: str) -> int:
+        """How many words count."""
+        return sum(word not in self.ignore for word in _WORDS.findall(text.casefold()))
 
     def _decided(self, element: StreamElement) -> bool | None:
         """Whether the speech interrupts; None where that is still open."""
@@ -125,12 +135,11 @@ class InterruptionStage(Stage):
             return False
         value = content.value if content.__class__ is Data else None
         if self.minimum_words:
-            if not _is_said(element):
-                return False if value is _DECIDE else None
-            words = [word for word in _WORDS.findall(content.text.casefold()) if word not in self.ignore]
-            if len(words) >= self.minimum_words:
-                return True
-            return False if content.__class__ is Message else None
+            if _is_said(element):
+                enough = self._weight(content.text) >= self.minimum_words
+                final = content.__class__ is Message or element.metadata[TRANSCRIPT] == "final"
+                return True if enough else False if final else None
+            return False if value is _DECIDE or value.__class__ is SpeechEnded else None
         if value.__class__ is SpeechEnded:
             return bool(value.duration >= self.minimum_duration)
         return True if value is _DECIDE else None

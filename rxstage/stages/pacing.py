@@ -74,8 +74,7 @@ class PacingStage(Stage):
             if content.__class__ is Data and content.value.__class__ is Spoken:
                 account.mark(content.value.text)
             elif content.__class__ is Interrupt:
-                account.interrupt()
-                account.cut(conversations(context).of(newest))
+                account.interrupt(conversations(context).of(newest))
                 held.over()
             elif content.__class__ is EndOfTurn:
                 context.hold(element)
@@ -97,7 +96,8 @@ class _Account:
         self._now = context.now
         self.played = 0.0  # when all that has gone out will have been played
         self._marks: list[tuple[float, str]] = []  # when each text will have been heard
-        self._left: str | None = None  # what had been heard when the newest answer was interrupted in its sound
+        self._left: str | None = None  # what had been heard when the sound ended, till whoever answers has asked
+        self._asked = False  # whether whoever answers has heard of the interrupt first
 
     def play(self, seconds: float) -> None:
         """So much more sound has gone out."""
@@ -124,18 +124,20 @@ class _Account:
         """Something comes: an interrupt before it is history."""
         self._left = None
 
-    def interrupt(self) -> None:
-        """The sound ends here."""
-        if self.played > self._now():
+    def interrupt(self, conversation: Conversation) -> None:
+        """The sound ends here. Whoever answers may still be adding what it had made: it asks then."""
+        if self.played > self._now() and not self._asked:
             self._left = self._so_far()
+            conversation.cut(self._left)
+        self._asked = False
         self.played = 0.0
         self._marks.clear()
 
     def cut(self, conversation: Conversation) -> None:
         """Leave of the newest answer what was heard, if it is being interrupted in its sound."""
-        heard = self._left
+        heard, self._left = self._left, None
         if heard is None and self.played > self._now():
-            heard = self._so_far()
+            heard, self._asked = self._so_far(), True
         if heard is not None:
             conversation.cut(heard)
 

@@ -70,8 +70,8 @@ def talking(answers: Any = (LONG, "Yes?"), **options: Any) -> Pipeline:
 def utterance(text: str, at: float, lasts: float = 1.0) -> list[tuple[float, Any]]:
     """The marks and the message of an utterance that begins so many seconds after what is before."""
     transcript = StreamElement.of(text, metadata={TRANSCRIPT: "final"})
-    marks: list[tuple[float, Any]] = [(at, SpeechStarted(0.0)), (lasts, SpeechEnded(0.0, lasts))]
-    return [*marks, (0.0, transcript), (0.0, Message.user(text)), (0.0, END())]
+    words: list[tuple[float, Any]] = [(lasts, transcript), (0.0, Message.user(text))]
+    return [(at, SpeechStarted(0.0)), *words, (0.0, SpeechEnded(0.0, lasts)), (0.0, END())]
 
 
 def heard(out: list[tuple[float, str]], begin: float, end: float) -> int:
@@ -127,12 +127,34 @@ def test_words_that_do_not_count() -> None:
 
 
 def test_speech_without_words_does_not_wait_for_ever() -> None:
-    """Where no transcript comes, the sound goes on after `patience` seconds."""
-    noise = [(1.0, SpeechStarted(0.0)), (0.3, SpeechEnded(0.0, 0.3))]
-    out = timed(talking(minimum_words=1, patience=2.0), *utterance("Hello.", 0.0), *noise, (60, "x"))
+    """Without a transcript the sound goes on when the speech has ended, and in any case after `patience` seconds."""
+    cough = [(1.0, SpeechStarted(0.0)), (0.3, SpeechEnded(0.0, 0.3))]
+    out = timed(talking(minimum_words=1, patience=2.0), *utterance("Hello.", 0.0), *cough, (60, "x"))
     assert "Interrupt" not in [what for _, what in out]
+    assert heard(out, 2.02, 2.28) == 0
+    assert heard(out, 2.35, 3.0) > 25
+    endless = [(1.0, SpeechStarted(0.0)), (60.0, "x")]
+    out = timed(talking(minimum_words=1, patience=2.0), *utterance("Hello.", 0.0), *endless)
     assert heard(out, 2.02, 3.98) == 0
     assert heard(out, 4.0, 5.0) > 45
+
+
+def test_the_end_of_the_input_lets_the_sound_go_on() -> None:
+    """Where nothing can decide any more, nothing waits."""
+    out = timed(talking(minimum_words=1, patience=9.0), *utterance("Hello.", 0.0), (1.0, SpeechStarted(0.0)))
+    assert heard(out, 2.1, 99.0) > 100
+
+
+def test_a_message_that_comes_later_is_weighed_by_itself() -> None:
+    """A "mhm" that a later stage joins with real words is answered; alone it is dropped."""
+    transcript = StreamElement.of("Mhm.", metadata={TRANSCRIPT: "final"})
+    start = [(1.0, SpeechStarted(0.0)), (0.3, transcript), (0.0, SpeechEnded(0.0, 0.3))]
+    joined = timed(
+        talking(minimum_words=1), *utterance("Hello.", 0.0), *start, (9.0, Message.user("Mhm, and now?")), (0, END())
+    )
+    assert "Yes?" in [what for _, what in joined]
+    alone = timed(talking(minimum_words=1), *utterance("Hello.", 0.0), *start, (9.0, Message.user("Mhm.")), (0, END()))
+    assert "Yes?" not in [what for _, what in alone]
 
 
 def test_while_the_model_still_thinks() -> None:
