@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from rxstage.content import Data, Failure, Message, Text, ToolCall, ToolResult, Usage
-from rxstage.conversation import Conversation, conversations
+from rxstage.conversation import CONVERSATION, Conversation, Conversations
 from rxstage.dialogue.draft import Draft
 from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
 from rxstage.dialogue.output import Structured
@@ -19,8 +20,10 @@ from rxstage.dialogue.toolround import ToolRound
 from rxstage.dialogue.turn import Turn
 from rxstage.element import Metadata, StreamElement
 from rxstage.errors import RxStageError
+from rxstage.flow.buffer import survives
 from rxstage.ports.provider import Finish, ModelRequest, Provider, Thinking, ToolSpec, Withdrawn
 from rxstage.priority import Priority
+from rxstage.providers.called import called
 from rxstage.stage import StageContext
 from rxstage.tools import Repetition, Toolbox
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WAKE", "Dialogue", "DialogueOptions"]
 
+_PATIENCE: Final = 1.0  # seconds for what is left in the background to end
 _KEPT: Final = 64  # elements that are kept while a turn waits for decisions about its tools
 
 
@@ -87,10 +91,15 @@ class Dialogue:
     """Answers turn after turn. Lives as long as the execution; owns the tools that run in the background."""
 
     def __init__(
-        self, options: DialogueOptions, toolbox: Toolbox, elements: AsyncIterator[StreamElement], context: StageContext
+        self,
+        options: DialogueOptions,
+        toolbox: Toolbox,
+        conversations: Conversations,
+        elements: AsyncIterator[StreamElement],
+        context: StageContext,
     ) -> None:
         self._options, self._toolbox, self._elements, self._context = options, toolbox, elements, context
-        self._conversations = conversations(context)
+        self._conversations = conversations
         self._usage = Usage()
         self._kept: deque[StreamElement] = deque()
         self._late: deque[_Late] = deque()
@@ -98,6 +107,7 @@ class Dialogue:
         self._preparing: asyncio.Task[None] | None = None
         self._under_way: Interruptible[Any] | None = None
         self._newest: Conversation | None = None
+        self._ids: set[str] = set()  # of the calls so far, in all conversations
         self.cut_short = False  # whether a background result ended the newest answer before its end
 
     async def __aenter__(self) -> Dialogue:
@@ -111,19 +121,26 @@ class Dialogue:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=_PATIENCE)
         await self._toolbox.aclose()
 
     # ---------------------------------------------------------------- what comes in
 
     async def next(self) -> StreamElement | None:
         """The next element, those first that were kept; None at the end, when no tool runs any more either."""
+        if self._context.interrupted:  # it takes away what came before it, here as in the stage's buffer
+            self._kept = deque(element for element in self._kept if survives(element))
         if self._kept:
             return self._kept.popleft()
         if (element := await self.take()) is None and self._background:
             await asyncio.wait(self._background)
             await asyncio.sleep(0)  # their callbacks
         return element
+
+    @property
+    def busy(self) -> bool:
+        """Whether a tool runs in the background, or its result has not been told yet."""
+        return bool(self._background or self._late)
 
     async def take(self) -> StreamElement | None:
         """The next element that nobody has seen yet."""
@@ -145,19 +162,23 @@ class Dialogue:
     def prepare(self) -> None:
         """Have a connection opened for a call that is about to come."""
         if self._preparing is None or self._preparing.done():
-            self._preparing = asyncio.create_task(self._options.provider.prepare(), name="rxstage:prepare")
+            self._preparing = asyncio.create_task(self._prepare(), name="rxstage:prepare")
+
+    async def _prepare(self) -> None:
+        with suppress(Exception):  # it only saves time; what is wrong is told by the call
+            await self._options.provider.prepare()
 
     def late(self) -> Turn | None:
         """Take over the results of background tools; a turn that tells the model of them, if it is to be told."""
         turn: Turn | None = None
-        while self._late:
+        while self._late and (turn is None or self._late[0].conversation.id == turn.metadata.get(CONVERSATION, "")):
             late = self._late.popleft()
             state = "failed" if late.result.is_error else "has a result"
             told = f"[The tool {late.result.name!r} that ran in the background {state}: {late.result.value}]"
             late.conversation.add(Message.user(told), {"background": late.result.call_id})
             if late.schedule != "silent":
                 turn = turn or Turn()
-                turn.metadata = {"conversation": late.conversation.id} if late.conversation.id else {}
+                turn.metadata = {CONVERSATION: late.conversation.id} if late.conversation.id else {}
         return turn
 
     def _run_on(self, task: asyncio.Task[ToolResult], schedule: str, conversation: Conversation) -> None:
@@ -168,7 +189,7 @@ class Dialogue:
             if task.cancelled() or task.exception() is not None:
                 return
             self._late.append(_Late(task.result(), schedule, conversation))
-            if schedule == "interrupt" and self._under_way is not None:
+            if schedule == "interrupt" and self._under_way is not None and conversation is self._newest:
                 self.cut_short = True
                 self._under_way.interrupt()
             try:
@@ -197,13 +218,15 @@ class Dialogue:
         said: list[str] = []  # the text of the turn
         usage = Usage()
         corrections: list[Message] = []  # what the model was told about an answer of the wrong form
+        streams = options.streaming and options.output is None
+        self._ids.update(call.id for message in draft.messages for call in message.tool_calls)
         self.cut_short = False
         rounds = 0
         while True:
             self._check_costs(conversation)
             history = await self._conversations.shown(draft.messages, instructions, conversation)
             call, settled = _Call(), False
-            request = self._request((*instructions, *history, *corrections))
+            request = self._request((*instructions, *history, *corrections), first=not rounds)
             try:
                 async with context.interruptible(self._called(request, call)) as events:
                     self._under_way = events
@@ -235,11 +258,13 @@ class Dialogue:
                     usage += call.finish.usage
                     self._usage += call.finish.usage
                     conversation.usage += call.finish.usage
-                if not settled and call.pieces:  # the history keeps what went out
+                if not settled and streams and call.text.strip():  # the history keeps what went out
                     draft.add(Message.assistant(call.text), {"interrupted": True})
             said.extend(call.pieces)
             if call.calls:
                 if rounds >= options.tool_rounds:
+                    if streams and call.text.strip():
+                        draft.add(Message.assistant(call.text), {"interrupted": True})
                     raise ToolLoop(
                         f"the model asked for tools more than {rounds} times in one turn and did not answer; allow "
                         f"more with tool_rounds=, or look at what its tools tell it"
@@ -280,10 +305,12 @@ class Dialogue:
                     context.emit_event("provider.output.invalid", error=str(error))
                     corrections += (Message.assistant(call.text), Message.user(f"{error}. Answer again in that form."))
                     continue
-                yield envelope.replace(content=Data(value))
-            elif not options.streaming and said:
-                yield envelope.replace(content=Text("".join(said)))
-            draft.add(_message(call.text, usage=_used(call)))
+                whole: Any = Data(value)
+            else:
+                whole = Text("".join(said)) if said and not options.streaming else None
+            draft.add(_message(call.text, usage=_used(call)))  # first: who takes the answer and leaves has got it
+            if whole is not None:
+                yield envelope.replace(content=whole)
             text = call.text if options.output is not None else "".join(said)
             yield envelope.replace(content=_message(text, usage=usage))
             return
@@ -293,14 +320,15 @@ class Dialogue:
         partial, call.looked = self._options.output.partial(call.text, call.looked)
         return partial
 
-    def _request(self, messages: Sequence[Message]) -> ModelRequest:
+    def _request(self, messages: Sequence[Message], *, first: bool) -> ModelRequest:
         options = self._options
         tools: tuple[ToolSpec, ...] = self._toolbox.specs
         return ModelRequest(
             messages=tuple(messages),
             model=options.model,
             tools=tools,
-            tool_choice=options.tool_choice if tools else "auto",
+            # One that has to call a tool in every round would never answer.
+            tool_choice=options.tool_choice if tools and (first or options.tool_choice == "none") else "auto",
             output=options.output.spec if options.output is not None else None,
             parameters=options.parameters,
         )
@@ -313,25 +341,29 @@ class Dialogue:
         told = {"provider": provider.name, "model": model}
         context.emit_event("provider.call.started", **told, messages=len(request.messages), tools=len(request.tools))
         first = True
-        events = provider.stream(request)
         try:
-            async for event in events:
-                if first:
-                    first = False
-                    context.emit_event("provider.call.first_token", **told, duration=context.now() - begin)
-                if event.__class__ is ToolCall:
-                    call.calls.append(_named(event, call.calls))
-                elif event.__class__ is Finish:
-                    call.finish = event
-                    break
-                else:
-                    yield event
+            async with called(provider, request) as events:
+                async for event in events:
+                    if first:
+                        first = False
+                        context.emit_event("provider.call.first_token", **told, duration=context.now() - begin)
+                    if event.__class__ is ToolCall:
+                        call.calls.append(self._named(event))
+                    elif event.__class__ is Finish:
+                        call.finish = event
+                        break
+                    elif event.__class__ in (str, Withdrawn, Thinking):
+                        yield event
+                    elif isinstance(event, str):
+                        yield str(event)
+                    else:
+                        raise TypeError(
+                            f"provider {provider.name!r} streamed {event!r:.80}; it streams str, Thinking, ToolCall, "
+                            f"and one Finish at the end"
+                        )
         except Exception as error:
             context.emit_event("provider.call.failed", **told, duration=context.now() - begin, error=str(error))
             raise
-        finally:
-            if (close := getattr(events, "aclose", None)) is not None:
-                await close()
         finish = call.finish or Finish()
         used = finish.usage or Usage()
         context.emit_event(
@@ -344,6 +376,15 @@ class Dialogue:
             cost=used.cost,
         )
 
+    def _named(self, call: ToolCall) -> ToolCall:
+        """The call with an id that no other one of the execution has: results and approvals refer to it."""
+        id, number = call.id, len(self._ids)
+        while not id or id in self._ids:
+            number += 1
+            id = f"call_{number}_{call.id}".rstrip("_")
+        self._ids.add(id)
+        return call if id == call.id else replace(call, id=id)
+
     def _check_costs(self, conversation: Conversation) -> None:
         options = self._options
         for limit, used, what in (
@@ -355,13 +396,6 @@ class Dialogue:
                     f"the calls of this {what} have cost {used:.6f} $, and its limit is {limit} $; raise the limit or "
                     f"begin a new one"
                 )
-
-
-def _named(call: ToolCall, before: Sequence[ToolCall]) -> ToolCall:
-    """The call with an id that no other one of the message has: results and approvals refer to it."""
-    if call.id and all(call.id != other.id for other in before):
-        return call
-    return replace(call, id=f"call_{len(before) + 1}_{call.id}".rstrip("_"))
 
 
 def _message(text: str, *, tool_calls: tuple[ToolCall, ...] = (), usage: Usage | None) -> Message:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from typing import Any, Final, TypeAlias, cast
 
 from rxstage.content import Message, Text, ToolResult
 from rxstage.ports.provider import ModelRequest, Provider, Withdrawn
 from rxstage.ports.store import Summary
+from rxstage.providers.called import called
 
 __all__ = ["Summarizer", "summarizer", "summary_message", "transcript"]
 
@@ -52,7 +52,7 @@ class _ByProvider:
         asked = f"{earlier}<messages>\n{_MARK.sub('&lt;', transcript(messages))}\n</messages>"
         request = ModelRequest(messages=(Message.system(_INSTRUCTION), Message.user(asked)))
         texts: list[str] = []
-        async with aclosing(cast("Any", self._provider.stream(request))) as events:
+        async with called(self._provider, request) as events:
             async for event in events:
                 if isinstance(event, str):
                     texts.append(event)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import Final
 
 from rxstage.ports.provider import Finish, ModelEvent, ModelRequest, Provider, ProviderError, Withdrawn
+from rxstage.providers.called import called
 from rxstage.providers.wrapper import ProviderWrapper
 
 __all__ = ["FallbackProvider"]
@@ -76,11 +76,12 @@ class FallbackProvider(ProviderWrapper):
             asked = request if index == 0 else _for_its_own_model(request)
             health.probing = True
             try:
-                async with aclosing(cast("Any", provider.stream(asked))) as events:
+                async with called(provider, asked) as events:
                     while True:
                         try:
                             event = await anext(events)
                         except StopAsyncIteration:
+                            health.failures = 0
                             return
                         except ProviderError as error:
                             errors.append(error)

@@ -6,10 +6,10 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any, cast
+from contextlib import suppress
 
 from rxstage.ports.provider import ModelEvent, ModelRequest, Provider
+from rxstage.providers.called import called
 from rxstage.providers.wrapper import ProviderWrapper
 
 __all__ = ["LimitedProvider"]
@@ -45,9 +45,8 @@ class _Slots:
         with self._lock:
             while self._waiting:
                 turn = self._waiting.popleft()
-                loop = turn.get_loop()
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_give, turn)
+                with suppress(RuntimeError):  # its loop is closed: nobody waits there any more
+                    turn.get_loop().call_soon_threadsafe(_give, turn)
                     return
             self._free += 1
 
@@ -89,17 +88,24 @@ class LimitedProvider(ProviderWrapper):
             await slots.acquire()
         try:
             if self._interval:
-                await asyncio.sleep(self._wait(asyncio.get_running_loop().time()))
-            async with aclosing(cast("Any", self.provider.stream(request))) as events:
+                await self._turn()
+            async with called(self.provider, request) as events:
                 async for event in events:
                     yield event
         finally:
             if slots is not None:
                 slots.release()
 
-    def _wait(self, now: float) -> float:
-        """Seconds until this call may begin (the generic cell rate algorithm)."""
+    async def _turn(self) -> None:
+        """Wait until this call may begin (the generic cell rate algorithm)."""
+        now = asyncio.get_running_loop().time()
         with self._lock:
-            at = max(self._next, now)
-            self._next = at + self._interval
-        return max(at - self._slack - now, 0.0)
+            before, at = self._next, max(self._next, now)
+            self._next = mine = at + self._interval
+        try:
+            await asyncio.sleep(max(at - self._slack - now, 0.0))
+        except asyncio.CancelledError:
+            with self._lock:
+                if self._next == mine:  # it never began: the next one may begin in its place
+                    self._next = before
+            raise

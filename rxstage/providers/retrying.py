@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import Final
 
 from rxstage.config import Retry
 from rxstage.ports.provider import Finish, ModelEvent, ModelRequest, Provider, ProviderError, Withdrawn
+from rxstage.providers.called import called
 from rxstage.providers.wrapper import ProviderWrapper
 
 __all__ = ["RETRY", "RetryingProvider", "is_retryable"]
@@ -54,7 +54,7 @@ class RetryingProvider(ProviderWrapper):
         while True:
             tries += 1
             begun = False
-            async with aclosing(cast("Any", self.provider.stream(request))) as events:
+            async with called(self.provider, request) as events:
                 while True:
                     try:
                         event = await anext(events)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any, cast
 
 from rxstage.ports.provider import ModelEvent, ModelRequest, Provider, ProviderTimeout
+from rxstage.providers.called import called
 from rxstage.providers.wrapper import ProviderWrapper
 
 __all__ = ["TimedProvider"]
@@ -30,7 +29,7 @@ class TimedProvider(ProviderWrapper):
     async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
         """The answer, or a `ProviderTimeout`, which is worth another try."""
         limit, where = self.first, "before its first token"
-        async with aclosing(cast("Any", self.provider.stream(request))) as events:
+        async with called(self.provider, request) as events:
             while True:
                 try:
                     async with asyncio.timeout(limit) as timer:

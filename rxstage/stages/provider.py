@@ -10,12 +10,22 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr
 
 from rxstage.config import Retry
-from rxstage.content import Data, EndOfTurn, Failure, Image, Interrupt, Message, Parts, Text, ToolCall, ToolResult
-from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT, TurnEnd, conversations, ends_turn
+from rxstage.content import Data, Failure, Image, Interrupt, Message, Parts, Text, ToolCall, ToolResult
+from rxstage.conversation import (
+    CONVERSATION,
+    HISTORY,
+    PROMPT,
+    TRANSCRIPT,
+    Conversations,
+    TurnEnd,
+    conversations,
+    ends_turn,
+)
 from rxstage.dialogue.dialogue import WAKE, Dialogue, DialogueOptions
 from rxstage.dialogue.output import Structured
 from rxstage.dialogue.turn import Turn
 from rxstage.element import StreamElement
+from rxstage.errors import RxStageError
 from rxstage.flow.callback import kinds_of
 from rxstage.ports.media import MediaReference
 from rxstage.ports.provider import Provider
@@ -32,7 +42,7 @@ __all__ = ["ProviderStage"]
 class ProviderStage(Stage):
     """Holds a conversation with a model: collects a turn, asks, streams the answer, and remembers both.
 
-    Limits of `concurrency` and `per_minute` hold for all executions of this stage together; to share them between
+    Limits of `max_calls` and `per_minute` hold for all executions of this stage together; to share them between
     stages, share a `LimitedProvider`.
 
     Args:
@@ -46,7 +56,7 @@ class ProviderStage(Stage):
         output_attempts: how often the model is asked for it, told each time what is wrong.
         partials: emit what is known of the object while it streams, as plain `Data` marked `{"partial": True}`.
         tools: functions, `@tool` functions, `Tool` objects and tool sources such as an `MCPServer`.
-        tool_choice: `"auto"`, `"none"`, `"required"` or the name of a tool.
+        tool_choice: `"auto"`, `"none"`, `"required"` or the name of a tool; the last two for a turn's first call.
         tool_rounds: how often in one turn the model may ask for tools.
         tool_repeats: how often in one turn the same call is made.
         tool_concurrency: tools that run at once.
@@ -55,6 +65,8 @@ class ProviderStage(Stage):
         streaming: emit the answer piece by piece; else as one `Text`.
         thinking: emit the reasoning that the model shows, as `Data(Thinking(...))`.
         turns: what ends a turn: `"message"` (a user `Message` or an `EndOfTurn`) or `"control"` (an `EndOfTurn` alone).
+        memory: `"shared"`: the conversations of the execution, which other stages load, trim and save. Only one stage
+            can add to those; a second one has its `"own"`, for as long as the execution lasts.
         retry: what is done where a call failed and may succeed later; None tries once.
         fallback: providers or model strings that are asked when the one before has failed.
         recover_after: seconds until a failed one is tried again.
@@ -97,6 +109,7 @@ class ProviderStage(Stage):
     streaming: bool = True
     thinking: bool = False
     turns: TurnEnd = "message"
+    memory: Literal["shared", "own"] = "shared"
     retry: Retry | None = RETRY
     fallback: tuple[Any, ...] = ()
     recover_after: float = Field(default=30.0, gt=0)
@@ -130,7 +143,10 @@ class ProviderStage(Stage):
             cost_limit=self.cost_limit,
             conversation_cost_limit=self.conversation_cost_limit,
         )
-        self._toolbox = Toolbox(self.tools, concurrency=self.tool_concurrency, timeout=self.tool_timeout)
+        try:
+            self._toolbox = Toolbox(self.tools, concurrency=self.tool_concurrency, timeout=self.tool_timeout)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"stage {self.name!r}: {error}") from None
 
     def _chain(self) -> Provider:
         """The provider with all that was asked for round it; one for all executions, so that limits are shared."""
@@ -151,49 +167,71 @@ class ProviderStage(Stage):
         self, elements: AsyncIterator[StreamElement], context: StageContext
     ) -> AsyncIterator[StreamElement]:
         kinds, values = kinds_of(self.accepts)
-        async with Dialogue(self._options, self._toolbox, elements, context) as dialogue:
-            turn = Turn()
+        held = self._conversations(context)
+        async with Dialogue(self._options, self._toolbox, held, elements, context) as dialogue:
+            turns: dict[str, Turn] = {}  # those that come in, by conversation
             while True:
                 element = await dialogue.next()
                 answers = element is None or ends_turn(element, self.turns)
                 content = None if element is None else element.content
+                metadata = {} if element is None else element.metadata
                 if content.__class__ is Data and content.value is WAKE:
                     element = None
                 elif element is not None and not element.is_control:
                     if _belongs(element, kinds, values):
-                        self._collect(turn, element, context)
+                        self._collect(turns, element, held)
                         if not answers:
                             dialogue.prepare()
                         element = None
                     else:
                         yield element
                 elif content.__class__ is Interrupt:
-                    turn = Turn()
+                    turns.clear()
                     dialogue.interrupted()
-                if answers and not turn.empty:
+                if content.__class__ is Message or CONVERSATION in metadata:
+                    ends = str(metadata.get(CONVERSATION, ""))
+                else:
+                    ends = None  # an end of turn that names no conversation ends them all, as the end of the input
+                for turn in _ended(turns, ends) if answers else ():
+                    if context.interrupted:
+                        break
                     async with aclosing(self._answered(dialogue, turn, context)) as answer:
                         async for piece in answer:
                             yield piece
-                    turn = Turn()
-                elif content.__class__ is EndOfTurn:
-                    turn = Turn()
                 if element is not None and element.is_control:
                     yield element
-                while turn.empty and (late := dialogue.late()) is not None:
+                while not any(not turn.empty for turn in turns.values()) and (late := dialogue.late()) is not None:
                     if dialogue.cut_short:
                         yield StreamElement.interrupt("the result of a tool", source=context.stage)
                     async with aclosing(self._answered(dialogue, late, context)) as answer:
                         async for piece in answer:
                             yield piece
-                if element is None and content is None:
+                if element is None and content is None and not dialogue.busy:
                     return
 
-    def _collect(self, turn: Turn, element: StreamElement, context: StageContext) -> None:
+    def _conversations(self, context: StageContext) -> Conversations:
+        """The conversations that it adds to.
+
+        Raises:
+            RxStageError: another stage adds to those of the execution.
+        """
+        if self.memory == "own":
+            return Conversations()
+        holders = context.shared("rxstage.provider", list[str])
+        if holders and holders[0] != context.stage:
+            raise RxStageError(
+                f"stages {holders[0]!r} and {context.stage!r} would both add to the conversations of this execution; "
+                f"give one of them memory='own', with which it remembers for itself"
+            )
+        holders[:] = [context.stage]
+        return conversations(context)
+
+    def _collect(self, turns: dict[str, Turn], element: StreamElement, held: Conversations) -> None:
         content = element.content
         if content.__class__ is Message and content.role != "user" and PROMPT not in element.metadata:
-            conversations(context).of(element).add(content)
+            held.of(element).add(content)
         else:
-            turn.add(element)
+            turns.setdefault(str(element.metadata.get(CONVERSATION, "")), Turn()).add(element)
 
     async def _answered(self, dialogue: Dialogue, turn: Turn, context: StageContext) -> AsyncGenerator[StreamElement]:
         """The answer to a turn, or what `on_error` makes of its error."""
@@ -212,6 +250,17 @@ class ProviderStage(Stage):
                 yield piece
         if self.on_error == "emit":
             yield turn.envelope(context.stage).replace(content=Failure(failed, context.stage), sequence=0)
+
+
+def _ended(turns: dict[str, Turn], conversation: str | None) -> list[Turn]:
+    """Take out the turn of one conversation that ends, or all; without those in which nothing came."""
+    ids = list(turns) if conversation is None else [conversation]
+    ended = [turns.pop(id) for id in ids if id in turns]
+    if "" in turns and turns[""].empty:  # instructions that name no conversation are for whoever speaks next
+        for turn in ended:
+            turn.instructions[:0] = turns[""].instructions
+        del turns[""]
+    return [turn for turn in ended if not turn.empty]
 
 
 def _belongs(element: StreamElement, kinds: frozenset[type], values: tuple[type, ...]) -> bool:

@@ -114,3 +114,21 @@ def test_bad_limits(option: str) -> None:
     """A limit of nothing is refused, by its name."""
     with pytest.raises(ValueError, match=f"{option} must be above 0, got 0"):
         LimitedProvider(ScriptedProvider(), **{option: 0})
+
+
+def test_a_call_that_was_cancelled_while_it_waited_takes_no_minute() -> None:
+    """What never began does not count: the next call begins in its place."""
+    provider = LimitedProvider(ScriptedProvider(default="a"), per_minute=6)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        await ask(provider, "?")
+        for _ in range(5):
+            waiting = asyncio.create_task(ask(provider, "?"))
+            await asyncio.sleep(1)
+            waiting.cancel()
+            await asyncio.wait((waiting,))
+        await ask(provider, "?")
+        return loop.time()
+
+    assert run_virtual(main()) == 10.0
