@@ -81,11 +81,19 @@ from rxstage.stages.basic import (
 if TYPE_CHECKING:
     from rxstage.audiospec import AudioSpec
     from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
+    from rxstage.stages.audio_file import AudioFileSink, AudioFileSource, audio_file
+    from rxstage.stages.codec import DecodeStage, EncodeStage
     from rxstage.stages.compaction import CompactionStage
+    from rxstage.stages.duplex import DuplexProviderStage
+    from rxstage.stages.framing import FrameStage
+    from rxstage.stages.gain import GainStage, NormalizeStage
+    from rxstage.stages.image import FrameRateStage, ImageError, ImageResizeStage
     from rxstage.stages.interruption import InterruptionStage
+    from rxstage.stages.level import Level, LevelStage
     from rxstage.stages.media import MediaLoadStage, MediaStorageStage
     from rxstage.stages.middleware import MiddlewareAdapter, MiddlewareContext, MiddlewareResult, wrap_middleware
     from rxstage.stages.pacing import PacingStage
+    from rxstage.stages.parts import ComposeMessageStage, ExtractMediaStage
     from rxstage.stages.prompt import PromptAssemblyStage
     from rxstage.stages.provider import ProviderStage
     from rxstage.stages.resample import ResampleStage
@@ -97,12 +105,16 @@ if TYPE_CHECKING:
     from rxstage.stages.turn import TurnStage
     from rxstage.stages.vad import VADAccumulatorStage
     from rxstage.stages.validation import ValidationStage
+    from rxstage.stages.websocket import WebSocketBridgeStage
     from rxstage.stages.window import ConversationWindowStage
     from rxstage.tools.approval import Approval
     from rxstage.tools.context import Progress, ToolContext, ToolError
     from rxstage.tools.tool import Tool, tool
     from rxstage.tools.toolbox import Toolbox
     from rxstage.validation import ValidationFailed, ValidatorError
+    from rxstage.voice.decoder import DecodeError
+    from rxstage.voice.encoded import EncodedAudio
+    from rxstage.voice.files import AudioFileError
 
 __version__ = "0.1.0"
 
@@ -110,20 +122,29 @@ __all__ = [
     "AnswerWithdrawn",
     "Approval",
     "Audio",
+    "AudioFileError",
+    "AudioFileSink",
+    "AudioFileSource",
     "AudioFormat",
     "AudioSpec",
     "BufferOverflow",
     "BufferStatistics",
     "BufferedSubject",
     "CompactionStage",
+    "ComposeMessageStage",
     "Content",
     "Control",
     "ConversationWindowStage",
     "CostLimitExceeded",
     "Data",
+    "DecodeError",
+    "DecodeStage",
     "Document",
+    "DuplexProviderStage",
     "Edge",
     "EdgeDropped",
+    "EncodeStage",
+    "EncodedAudio",
     "EndOfStream",
     "EndOfTurn",
     "ErrorPolicy",
@@ -132,18 +153,26 @@ __all__ = [
     "Execution",
     "ExecutionCancelled",
     "ExecutionTimeout",
+    "ExtractMediaStage",
     "Failure",
     "Fallback",
     "FilterStage",
     "FlatMapStage",
+    "FrameRateStage",
+    "FrameStage",
+    "GainStage",
     "GenerateStage",
     "Graph",
     "GraphError",
     "IdleTimeout",
     "Image",
+    "ImageError",
+    "ImageResizeStage",
     "Interrupt",
     "InterruptionStage",
     "InvalidOutput",
+    "Level",
+    "LevelStage",
     "MapStage",
     "MediaLoadStage",
     "MediaStorageStage",
@@ -154,6 +183,7 @@ __all__ = [
     "MiddlewareContext",
     "MiddlewareResult",
     "MissingExtra",
+    "NormalizeStage",
     "OnError",
     "OperatorStage",
     "Overflow",
@@ -215,6 +245,8 @@ __all__ = [
     "ValidationStage",
     "ValidatorError",
     "Video",
+    "WebSocketBridgeStage",
+    "audio_file",
     "disable_logging",
     "enable_logging",
     "stage",
@@ -244,6 +276,38 @@ _MODULES: Final = {
     "rxstage.audiospec": ("AudioSpec",),
     "rxstage.stages.turn": ("TurnStage",),
     "rxstage.stages.speculation": ("SpeculationStage",),
+    "rxstage.stages.framing": ("FrameStage",),
+    "rxstage.stages.gain": (
+        "GainStage",
+        "NormalizeStage",
+    ),
+    "rxstage.stages.level": (
+        "Level",
+        "LevelStage",
+    ),
+    "rxstage.stages.codec": (
+        "DecodeStage",
+        "EncodeStage",
+    ),
+    "rxstage.stages.audio_file": (
+        "AudioFileSink",
+        "AudioFileSource",
+        "audio_file",
+    ),
+    "rxstage.stages.image": (
+        "FrameRateStage",
+        "ImageError",
+        "ImageResizeStage",
+    ),
+    "rxstage.stages.parts": (
+        "ComposeMessageStage",
+        "ExtractMediaStage",
+    ),
+    "rxstage.stages.websocket": ("WebSocketBridgeStage",),
+    "rxstage.stages.duplex": ("DuplexProviderStage",),
+    "rxstage.voice.encoded": ("EncodedAudio",),
+    "rxstage.voice.decoder": ("DecodeError",),
+    "rxstage.voice.files": ("AudioFileError",),
     "rxstage.tools": ("Approval", "Progress", "Tool", "ToolContext", "ToolError", "Toolbox", "tool"),
     "rxstage.stages.prompt": ("PromptAssemblyStage",),
     "rxstage.stages.window": ("ConversationWindowStage",),

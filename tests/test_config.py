@@ -26,7 +26,6 @@ def test_defaults() -> None:
         "hot_source_limit": 1024,
         "metrics": False,
         "auto_resample": False,
-        "auto_resample": False,
         "tracing": False,
     }
 

@@ -196,9 +196,12 @@ class _Awaited(Source):
 
     async def _room(self) -> None:
         assert self.scope.loop is not None
-        while self.closers:
-            self.gate = self.scope.loop.create_future()
-            await self.gate
+        while self.closers or self.entry.pending:
+            if self.closers:
+                self.gate = self.scope.loop.create_future()
+                await self.gate
+            else:
+                await asyncio.sleep(0)  # what was sent before enters at the loop's next turn
 
     async def _work(self) -> None:
         items = aiter(self.stream)

@@ -62,6 +62,9 @@ class Stt(ABC):
             SpeechError: it could not be done.
         """
 
+    async def prepare(self) -> None:  # noqa: B027 - nothing is a good default
+        """Get ready for the first utterance, where that takes time: load a model, open a connection."""
+
     async def stream(self, audio: AsyncIterator[Audio]) -> AsyncIterator[Transcript]:
         """The words as they are said: partial transcripts, each in place of the one before, then a final one.
 

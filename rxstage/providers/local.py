@@ -16,6 +16,19 @@ __all__ = ["LocalProvider"]
 
 _NAME: Final = re.compile(r"\b(?:my name is|call me)\s+([^\W\d_][\w'-]*)", re.IGNORECASE)
 _SUM: Final = re.compile(r"[-+(]*\d[\d.\s()]*[-+*/%][-+*/%\d.\s()]*[\d)]")
+_NUMBERS: Final = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
+_WORDS: Final = {word: str(number) for number, word in enumerate(_NUMBERS)} | {
+    "plus": "+",
+    "minus": "-",
+    "times": "*",
+    "over": "/",
+}
+_SPOKEN: Final = re.compile(
+    rf"\b(?:{'|'.join(_WORDS)})\b(?:\s+(?:(?:divided\s+)?by|{'|'.join(_WORDS)}))+", re.IGNORECASE
+)
 _HELP: Final = """\
 I am a **script**, not a model: I answer without a network or a key, so that you can try the rest. I can
 
@@ -66,6 +79,7 @@ class LocalProvider(ScriptedProvider):
                 Rule(r"\bwhat did (i|we) (say|talk|tell|ask)|\brecall\b", _recall),
                 Rule(r"\bhow many messages\b", _count),
                 Rule(_SUM.pattern, _calculate),
+                Rule(_spoken_sum, _calculate),
                 Rule(r"^\s*(hi|hello|hey|good (morning|evening|day))\b", _greet),
                 Rule(r"\b(thanks|thank you)\b", "You are welcome."),
                 Rule(r"\b(bye|goodbye)\b", "Goodbye. What was said here is kept where you asked me to keep it."),
@@ -127,6 +141,15 @@ def _after_tool(request: ModelRequest) -> bool:
 def _tell_result(request: ModelRequest) -> str:
     results = [part for part in request.messages[-1].parts if isinstance(part, ToolResult)]
     return "\n".join(f"{result.name or 'the tool'}: {result.value}" for result in results)
+
+
+def _spoken_sum(request: ModelRequest) -> re.Match[str] | None:
+    """A sum in words, as speech recognition gives it: `six times seven`."""
+    found = _SPOKEN.search(newest_text(request.messages))
+    if found is None:
+        return None
+    words = re.sub(r"divided\s+by", "over", found[0].lower()).split()
+    return _SUM.fullmatch(" ".join(_WORDS.get(word, word) for word in words))
 
 
 def _calculate(request: ModelRequest, found: re.Match[str]) -> Answer:

@@ -70,13 +70,18 @@ class STTStage(Stage):
     async def process(
         self, elements: AsyncIterator[StreamElement], context: StageContext
     ) -> AsyncIterator[StreamElement]:
-        async for element in elements:
-            if element.content.__class__ is not Audio:
-                yield element
-                continue
-            async with context.interruptible(self._understood(element, context)) as found:
-                async for piece in found:
-                    yield piece
+        preparing = asyncio.create_task(self._stt.prepare(), name="rxstage:prepare")
+        preparing.add_done_callback(_forget)  # what went wrong is said by the first utterance, too
+        try:
+            async for element in elements:
+                if element.content.__class__ is not Audio:
+                    yield element
+                    continue
+                async with context.interruptible(self._understood(element, context)) as found:
+                    async for piece in found:
+                        yield piece
+        finally:
+            preparing.cancel()
 
     async def _understood(self, element: StreamElement, context: StageContext) -> AsyncGenerator[StreamElement]:
         begin, tries = context.now(), 0
@@ -105,6 +110,11 @@ class STTStage(Stage):
         if text := transcript.text.strip():
             yield _told(element, Transcript(text, True, transcript.confidence, transcript.language), context)
             yield element.replace(content=Message.user(text), source=context.stage)
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _told(element: StreamElement, transcript: Transcript, context: StageContext) -> StreamElement:

@@ -48,7 +48,7 @@ def audio_of(samples: Samples, sample_rate: int, format: AudioFormat = AudioForm
         case AudioFormat.PCM32:
             data = np.clip(np.rint(samples.astype(np.float64) * 2147483648.0), -2147483648, 2147483647).astype("<i4")
         case AudioFormat.MULAW:
-            data = _mulaw_codes(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int32))
+            data = _mulaw_codes()[np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int32) + 32768]
     return Audio(data.tobytes(), sample_rate, channels, format)
 
 
@@ -87,9 +87,11 @@ def _mulaw_values() -> Samples:
     return (values / 32768).astype(np.float32)  # type: ignore[no-any-return]
 
 
-def _mulaw_codes(values: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The code of each 16-bit value (ITU-T G.711)."""
+@lru_cache(maxsize=1)
+def _mulaw_codes() -> NDArray[np.uint8]:
+    """The code of each 16-bit value, from -32768 on (ITU-T G.711)."""
     np = require("numpy", "audio")
+    values = np.arange(-32768, 32768)
     magnitude = np.minimum(np.abs(values), 32635) + 132
     exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
     mantissa = (magnitude >> (exponent + 3)) & 15

@@ -85,7 +85,8 @@ class FaultServer:
             await writer.drain()
             return True
         script = self._scripts[min(len(self.asked), len(self._scripts) - 1)]
-        self.asked.append(Asked(method, path, headers, json.loads(body) if body else None))
+        told = json.loads(body) if "json" in headers.get("content-type", "json") else body
+        self.asked.append(Asked(method, path, headers, told if body else None))
         for step in script:
             if isinstance(step, bytes):
                 writer.write(step)
