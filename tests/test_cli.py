@@ -122,7 +122,7 @@ def test_help_lists_the_commands() -> None:
     """The help lists every command and the exit codes."""
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in ("demo", "run", "chat", "check", "draw", "bench"):
+    for name in ("demo", "run", "chat", "serve", "check", "draw", "bench"):
         assert f"\n  {name} " in result.stdout
     assert "Exit codes: 0 ok, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C." in result.stdout
 

@@ -16,6 +16,7 @@ from rxstage.cli.check import check
 from rxstage.cli.demo import demo
 from rxstage.cli.draw import draw
 from rxstage.cli.run import run
+from rxstage.cli.serve import serve
 
 __all__ = ["app", "run_app"]
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _command in (demo, chat, run, check, draw, bench):
+for _command in (demo, chat, serve, run, check, draw, bench):
     app.command()(_command)
 
 
