@@ -65,7 +65,7 @@ napoleon_use_rtype = False
 # ---- references: everything of ours must resolve; other projects are named, not linked
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(asyncio|collections|concurrent|contextlib|contextvars|numbers|os|pathlib|types|typing)\..*"),
+    ("py:.*", r"(asyncio|collections|concurrent|contextlib|contextvars|numbers|os|pathlib|ssl|types|typing)\..*"),
     ("py:.*", r"(annotated_types|msgspec|numpy|np|PIL|pydantic|pydantic_core|reactivex|rich|loguru)\..*"),
     ("py:.*", r"(aiosqlite|anthropic|asyncpg|google|jinja2|mcp|openai|pydantic_ai|redis|websockets)\..*"),
     ("py:exc", "ArgumentsError"),  # a ValueError whose message is for the model
