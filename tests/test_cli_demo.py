@@ -400,12 +400,18 @@ def test_nothing_to_read(arguments: list[str], told: str, tmp_path: Path, monkey
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [["--slow", "-1"], ["--buffer-size", "0"], ["--nonsense"], ["a", "b"]])
+@pytest.mark.parametrize("arguments", [["--slow", "-1"], ["--buffer-size", "0"], ["--nonsense"]])
 def test_wrong_usage(arguments: list[str]) -> None:
     """Wrong options are told, with exit code 2."""
     result = invoke("demo", *arguments)
     assert result.exit_code == 2
     assert "Error: " in result.stderr
+
+
+def test_a_second_file() -> None:
+    """It is refused by name."""
+    result = invoke("demo", "a", "b")
+    assert (result.exit_code, result.stderr) == (2, "rxstage: only `demo voice` takes a second file, got 'b'\n")
 
 
 def test_standard_input_by_name() -> None:

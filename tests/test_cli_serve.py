@@ -474,7 +474,7 @@ def test_ctrl_c() -> None:
         assert url.endswith("/?token=…")
         assert process.stdout is not None
         told = process.stdout.readline()
-        assert told == "hears: pocketsphinx:local · answers: local · speaks: espeak · Ctrl-C ends it\n"
+        assert told == "hears: pocketsphinx:assistant · answers: local · speaks: espeak · Ctrl-C ends it\n"
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=LIMIT)
         assert (process.returncode, out, error) == (130, "", "")

@@ -34,7 +34,9 @@ def demo(
     question: Annotated[str | None, typer.Argument(help="With voice: the WAV file with the question.")] = None,
     out: Annotated[Path, typer.Option(help="With voice: the WAV file to write.")] = Path("answer.wav"),
     model: Annotated[str, typer.Option(help="With voice: who answers.")] = "local",
-    stt: Annotated[str, typer.Option(help="With voice: the engine that understands speech.")] = "pocketsphinx",
+    stt: Annotated[
+        str, typer.Option(help="With voice: the engine that understands speech.")
+    ] = "pocketsphinx:assistant",
     tts: Annotated[str, typer.Option(help="With voice: the engine that speaks.")] = "espeak",
     vad: Annotated[str, typer.Option(help="With voice: the detector of speech.")] = "silero",
     system: Annotated[str | None, typer.Option(help="With voice: instructs the model.")] = None,

@@ -33,7 +33,7 @@ def serve(
     stt: Annotated[
         str | None,
         typer.Option(
-            help="What hears: pocketsphinx:local (what the local script knows), pocketsphinx:dictation (poorly), "
+            help="What hears: pocketsphinx:assistant (what the script knows), pocketsphinx (any English, poorly), "
             "openai:gpt-4o-mini-transcribe, whisper:base …"
         ),
     ] = None,

@@ -38,7 +38,7 @@ _MODULES: Final = {
     "espeak": ("espeakng_loader", "espeak"),
     "openai": ("openai", "openai"),
 }
-_HEARS: Final = {True: "pocketsphinx:local", False: "pocketsphinx:dictation"}  # whether the local script answers
+_HEARS: Final = {True: "pocketsphinx:assistant", False: "pocketsphinx"}  # whether the local script answers
 _LOADED: Final = ("pocketsphinx", "whisper")  # these load their models for the first utterance
 _DECIDE: Final = 0.2  # seconds of speech that stop an answer: a click only has it wait
 _PRE_ROLL: Final = 0.25  # seconds of sound that the browser has in advance
@@ -77,7 +77,7 @@ class Voice(Struct, frozen=True):
     ) -> Voice:
         """By the names that the command line takes, or with parts that are there already.
 
-        Without `stt` it is pocketsphinx: for the local script with the phrases that it knows, else for any English.
+        Without `stt` it is pocketsphinx: for the local script with a grammar of what it knows, else for any English.
 
         Raises:
             CommandError: a name is not known, or a key is missing.

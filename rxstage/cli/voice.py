@@ -44,15 +44,30 @@ def answer_by_voice(source: Input, out: Path, *, model: str, stt: str, tts: str,
     """Answer what is asked in a WAV file, and print when each step was reached; gives the exit code.
 
     Raises:
-        CommandError: the input is no WAV file, nothing was said in it, or an engine is missing.
+        CommandError: the input is no WAV file, nothing was said in it, an engine is missing, or the answer cannot be
+            written.
     """
     if source.kind != "wav":
         raise CommandError(f"{source.name} is no WAV file; record a question, or make one with a synthesizer", code=2)
+    _check(out, source)
     try:
-        pipeline = voice_pipeline(model, stt, tts, vad, system)
+        try:
+            pipeline = voice_pipeline(model, stt, tts, vad, system)
+        except ValueError as error:  # there is no such engine
+            raise CommandError(str(error), code=2) from error
         return asyncio.run(_answer(pipeline, source, out))
     except MissingExtra as error:
         raise CommandError(str(error)) from error
+
+
+def _check(out: Path, source: Input) -> None:
+    """Say what can be known before the work that the answer cannot be written."""
+    if out.is_dir():
+        raise CommandError(f"{out} is a directory; name a WAV file in it", code=2)
+    if not out.parent.is_dir():
+        raise CommandError(f"{out} cannot be written: there is no directory {out.parent}", code=2)
+    if out.exists() and Path(source.name).exists() and out.samefile(source.name):
+        raise CommandError(f"the answer would overwrite the question {out}; name another file with --out", code=2)
 
 
 async def _answer(pipeline: Pipeline, source: Input, out: Path) -> int:
@@ -101,13 +116,16 @@ def _write(path: Path, sound: list[Audio]) -> None:
     first = sound[0] if sound else Audio(b"", 16_000)
     if any((audio.sample_rate, audio.channels) != (first.sample_rate, first.channels) for audio in sound):
         raise CommandError("the answers have several sample rates; answer one question at a time")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(first.channels)
-        file.setsampwidth(2)
-        file.setframerate(first.sample_rate)
-        for audio in sound:
-            if audio.format is not AudioFormat.PCM16:
-                from rxstage.voice.pcm import audio_of, samples_of
+    try:
+        with path.open("wb") as raw, wave.open(raw, "wb") as file:
+            file.setnchannels(first.channels)
+            file.setsampwidth(2)
+            file.setframerate(first.sample_rate)
+            for audio in sound:
+                if audio.format is not AudioFormat.PCM16:
+                    from rxstage.voice.pcm import audio_of, samples_of
 
-                audio = audio_of(samples_of(audio), audio.sample_rate)
-            file.writeframes(audio.samples)
+                    audio = audio_of(samples_of(audio), audio.sample_rate)
+                file.writeframes(audio.samples)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from error

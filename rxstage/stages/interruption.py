@@ -26,13 +26,18 @@ BACK_CHANNEL: Final = (
     "aha",
     "hm",
     "hmm",
+    "huh",
     "mhm",
+    "mhmm",
     "mm",
+    "mm-hmm",
     "oh",
     "ok",
     "okay",
     "right",
+    "uh",
     "uh-huh",
+    "um",
     "yeah",
     "yes",
     "yep",
@@ -40,6 +45,7 @@ BACK_CHANNEL: Final = (
 """Words that say "I am listening" and interrupt nobody."""
 
 _DECIDE: Final = object()  # posted when the time is up
+_SOON: Final = 0.01  # seconds that make no difference
 _WORDS: Final = re.compile(r"[\w'-]+")
 
 
@@ -87,7 +93,9 @@ class InterruptionStage(Stage):
             async for element in elements:
                 content = element.content
                 value = content.value if content.__class__ is Data else None
-                if timer is not None:
+                if timer is not None and value is _DECIDE and (missing := self._missing(held)):
+                    timer = loop.call_later(missing, _wake, context)
+                elif timer is not None:
                     decided = self._decided(element)
                     if decided is not None:
                         timer.cancel()
@@ -105,7 +113,7 @@ class InterruptionStage(Stage):
                     held.over()
                 elif value.__class__ is SpeechStarted and held.answering and timer is None:
                     if self.minimum_words or self.minimum_duration:
-                        held.paused = self.pause and held.speaking
+                        held.paused = self.pause
                         wait = self.minimum_duration if not self.minimum_words else self.patience
                         timer = loop.call_later(wait, _wake, context)
                     else:
@@ -123,6 +131,12 @@ class InterruptionStage(Stage):
         held.over()
         context.emit_event("interruption")
         return StreamElement.interrupt("barge-in", source=context.stage)
+
+    def _missing(self, held: Floor) -> float:
+        """Seconds of speech that are missing for an interruption: the user may be silent since, and not at the end."""
+        if self.minimum_words or held.voiced is None or held.voiced >= self.minimum_duration - _SOON:
+            return 0.0
+        return max(self.minimum_duration - held.voiced, _SOON)
 
     def _weight(self, text: str) -> int:
         """How many words count."""

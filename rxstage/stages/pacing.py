@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
-from rxstage.content import Audio, Data, EndOfTurn, Interrupt
-from rxstage.conversation import Conversation, conversations
+from rxstage.content import Audio, Data, EndOfTurn, Interrupt, Message, Text
+from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT, Conversation, conversations
 from rxstage.element import StreamElement
 from rxstage.stage import Stage, StageContext, StageType
 from rxstage.voice.floor import floor
@@ -55,12 +55,11 @@ class PacingStage(Stage):
             content = element.content
             if content.__class__ is Audio:
                 newest = element
-                held.speaking = True
+                held.speaking = account.busy = True
                 for frame in _frames(content, self.frame):
                     while not context.interrupted:
                         ahead = account.played - context.now()
                         if held.paused:
-                            account.wait(self.frame)
                             await context.sleep(self.frame)
                         elif ahead > self.pre_roll + _SOON:
                             await context.sleep(min(ahead - self.pre_roll, self.frame))
@@ -70,6 +69,8 @@ class PacingStage(Stage):
                         break
                     account.play(frame.duration)
                     yield element.replace(content=frame)
+                else:
+                    account.busy = False
                 continue
             if content.__class__ is Data and content.value.__class__ is Spoken:
                 account.mark(content.value.text)
@@ -85,6 +86,9 @@ class PacingStage(Stage):
                     account.begin()
             elif not element.is_control:
                 account.go_on()
+                if (said := _said(element)) is not None:
+                    newest = element
+                    account.say(said, whole=content.__class__ is Message)
             held.heard = account.heard()
             yield element
 
@@ -95,7 +99,10 @@ class _Account:
     def __init__(self, context: StageContext) -> None:
         self._now = context.now
         self.played = 0.0  # when all that has gone out will have been played
+        self.busy = False  # whether there is sound that has not gone out yet
         self._marks: list[tuple[float, str]] = []  # when each text will have been heard
+        self._text: list[str] = []  # of the answer, as far as it has come
+        self._whole = False  # whether that is all of it
         self._left: str | None = None  # what had been heard when the sound ended, till whoever answers has asked
         self._asked = False  # whether whoever answers has heard of the interrupt first
 
@@ -104,9 +111,13 @@ class _Account:
         self.go_on()
         self.played = max(self.played, self._now()) + seconds
 
-    def wait(self, seconds: float) -> None:
-        """The sound waits."""
-        self.played = max(self.played, self._now()) + seconds
+    def say(self, text: str, whole: bool) -> None:
+        """So much of the answer has come, or all of it."""
+        if self._whole:  # that was the answer before
+            self.begin()
+        if not whole or not self._text:
+            self._text.append(text)
+        self._whole = whole
 
     def mark(self, text: str) -> None:
         """The sound of that text has gone out."""
@@ -119,6 +130,8 @@ class _Account:
     def begin(self) -> None:
         """The next answer begins."""
         self._marks.clear()
+        self._text.clear()
+        self._whole = False
 
     def go_on(self) -> None:
         """Something comes: an interrupt before it is history."""
@@ -126,23 +139,58 @@ class _Account:
 
     def interrupt(self, conversation: Conversation) -> None:
         """The sound ends here. Whoever answers may still be adding what it had made: it asks then."""
-        if self.played > self._now() and not self._asked:
+        if self._open() and not self._asked:
             self._left = self._so_far()
-            conversation.cut(self._left)
+            conversation.cut(_of_newest(self._left, conversation))
         self._asked = False
-        self.played = 0.0
-        self._marks.clear()
+        self.played, self.busy = 0.0, False
+        self.begin()
 
     def cut(self, conversation: Conversation) -> None:
         """Leave of the newest answer what was heard, if it is being interrupted in its sound."""
         heard, self._left = self._left, None
-        if heard is None and self.played > self._now():
+        if heard is None and self._open():
             heard, self._asked = self._so_far(), True
         if heard is not None:
-            conversation.cut(heard)
+            conversation.cut(_of_newest(heard, conversation))
+
+    def _open(self) -> bool:
+        """Whether the answer is still being said: its sound is played or waits, or some of its text was not heard."""
+        return self.busy or self.played > self._now() or _letters(self._so_far()) < _letters("".join(self._text))
 
     def _so_far(self) -> str:
         return "".join(text for at, text in self._marks if at <= self._now())
+
+
+def _of_newest(heard: str, conversation: Conversation) -> str:
+    """What was heard of the newest message; before it come those of the same turn that called tools."""
+    earlier: list[str] = []
+    for entry in reversed(conversation.entries[:-1]):
+        if entry.message.role == "user":
+            break
+        if entry.message.role == "assistant":
+            earlier.append(entry.message.text.strip())
+    for text in reversed(earlier):
+        heard = heard.strip()
+        if heard.startswith(text):
+            heard = heard[len(text) :].lstrip()
+        elif text.startswith(heard):
+            return ""
+    return heard
+
+
+def _letters(text: str) -> int:
+    return len("".join(text.split()))
+
+
+def _said(element: StreamElement) -> str | None:
+    """The text of an element that is part of an answer."""
+    content, metadata = element.content, element.metadata
+    if metadata and (TRANSCRIPT in metadata or HISTORY in metadata or PROMPT in metadata):
+        return None
+    if content.__class__ is Text or (content.__class__ is Message and content.role == "assistant"):
+        return str(content.text)
+    return None
 
 
 def _frames(audio: Audio, seconds: float) -> Iterator[Audio]:

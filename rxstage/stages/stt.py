@@ -10,14 +10,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr
 
 from rxstage.config import Retry
-from rxstage.content import Audio, Failure, Message, Text
+from rxstage.content import Audio, Data, Failure, Message, Text
 from rxstage.conversation import TRANSCRIPT
 from rxstage.element import Metadata, StreamElement
 from rxstage.errors import require
 from rxstage.ports.stt import SpeechError, Stt, Transcript
 from rxstage.priority import Priority
 from rxstage.stage import Stage, StageContext, StageType
+from rxstage.voice.hearing import Hearing
 from rxstage.voice.pcm import mono16
+from rxstage.voice.speech import SpeechEnded, SpeechStarted
 
 __all__ = ["STTStage"]
 
@@ -29,20 +31,23 @@ def _retryable(error: BaseException) -> bool:
 class STTStage(Stage):
     """Makes a user's message of each utterance.
 
-    It takes whole utterances, as `VADAccumulatorStage` makes them: one `Audio`, one message.
+    It takes whole utterances, as `VADAccumulatorStage` makes them: one `Audio`, one message. With `streaming=True` it
+    takes them piece by piece while they are said (`VADAccumulatorStage(partials=True)`), and shows what was understood
+    so far.
 
     Args:
         name: name in the graph.
         stt: `"pocketsphinx"` (offline, extra `pocketsphinx`), `"openai:gpt-4o-mini-transcribe"`, `"whisper:base"`
             (faster-whisper, if it is installed), or an `Stt`.
-        timeout: seconds for one utterance.
-        retry: what is done where it failed and may succeed later; None tries once.
+        streaming: understand while it is said, between `SpeechStarted` and `SpeechEnded`.
+        timeout: seconds for one utterance, from its end.
+        retry: what is done where it failed and may succeed later; None tries once, and so does `streaming`.
         on_error: what a failed one means: a `Failure` in its place (`"emit"`), nothing (`"skip"`), or the end of the
             execution (`"fail"`).
 
-    Emits: `Text` of low priority, marked as a transcript, and a user `Message`; nothing where there were no words.
-        Everything else passes by.
-    Holds: one utterance.
+    Emits: `Text` of low priority, marked as a transcript, `"partial"` or `"final"`, and a user `Message`; nothing where
+        there were no words. Everything else passes by.
+    Holds: one utterance; with `streaming` 256 pieces of it.
     Completes: with its input, once its last utterance is understood.
     Fails: with `StageError` where the recognition fails, if `on_error="fail"`.
     """
@@ -52,6 +57,7 @@ class STTStage(Stage):
     emits: ClassVar[tuple[Any, ...]] = (Text, Message)
 
     stt: Any = "pocketsphinx"
+    streaming: bool = False
     timeout: float | None = Field(default=30.0, gt=0)
     retry: Retry | None = Retry(attempts=2, wait=0.2, retry_on=_retryable)
     on_error: Literal["fail", "emit", "skip"] = "emit"
@@ -72,29 +78,59 @@ class STTStage(Stage):
     ) -> AsyncIterator[StreamElement]:
         preparing = asyncio.create_task(self._stt.prepare(), name="rxstage:prepare")
         preparing.add_done_callback(_forget)  # what went wrong is said by the first utterance, too
+        hearing: Hearing | None = None  # an utterance while it is said
+        newest: StreamElement | None = None  # the newest piece of it
         try:
-            async for element in elements:
-                if element.content.__class__ is not Audio:
+            while True:
+                element = await anext(elements, None)
+                content = None if element is None else element.content
+                value = content.value if content.__class__ is Data else None
+                ended: StreamElement | None = None  # what there is to understand now
+                if hearing is not None and element is not None and content.__class__ is Audio:
+                    newest = element
+                    await hearing.add(element.content)
+                    if (found := hearing.partial()) is not None:
+                        yield _told(element, found, context)
+                elif hearing is not None and (element is None or value.__class__ is SpeechEnded):
+                    ended = newest
+                elif self.streaming and value.__class__ is SpeechStarted and hearing is None:
+                    hearing, newest = Hearing(self._stt), element
+                elif content.__class__ is Audio:
+                    ended = element
+                if ended is not None:
+                    async with context.interruptible(self._understood(ended, context, hearing)) as said:
+                        async for piece in said:
+                            yield piece
+                    if hearing is not None:
+                        await hearing.aclose()
+                        hearing = None
+                if element is None:
+                    return
+                if content.__class__ is not Audio:
                     yield element
-                    continue
-                async with context.interruptible(self._understood(element, context)) as found:
-                    async for piece in found:
-                        yield piece
         finally:
             preparing.cancel()
+            if hearing is not None:
+                await hearing.aclose()
 
-    async def _understood(self, element: StreamElement, context: StageContext) -> AsyncGenerator[StreamElement]:
+    async def _understood(
+        self, element: StreamElement, context: StageContext, hearing: Hearing | None
+    ) -> AsyncGenerator[StreamElement]:
+        """What was said in an utterance that has ended; what was heard while it was said cannot be tried again."""
         begin, tries = context.now(), 0
-        sound = _fitted(element.content, self._stt.sample_rate)
+        sound = _fitted(element.content, self._stt.sample_rate) if hearing is None else Audio(b"", 1)
         while True:
             tries += 1
             try:
                 async with asyncio.timeout(self.timeout):
-                    transcript = await self._stt.transcribe(sound)
+                    transcript = await (self._stt.transcribe(sound) if hearing is None else hearing.end())
+                if not isinstance(transcript, Transcript):
+                    raise TypeError(f"transcribe() of {self._stt.name!r} has to give a Transcript, got {transcript!r}")
                 break
             except Exception as error:
-                if self.retry is not None and tries < self.retry.attempts and self.retry.applies(error):
-                    await asyncio.sleep(self.retry.delay(tries))
+                retry = self.retry if hearing is None else None
+                if retry is not None and tries < retry.attempts and retry.applies(error):
+                    await asyncio.sleep(retry.delay(tries))
                     continue
                 if self.on_error == "fail":
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -33,6 +34,7 @@ class TTSStage(Stage):
         name: name in the graph.
         tts: `"espeak"` (offline, extra `espeak`), `"openai:gpt-4o-mini-tts"`, `"piper:voice.onnx"`, or a `Tts`.
         first_clause: characters that the first spoken piece has at least; it may end at a comma.
+        timeout: seconds that the engine may take for the next piece of sound.
         markdown: leave out the marks of Markdown, code and addresses.
         on_error: what a failed synthesis means: `"fail"`, a `Failure` in its place (`"emit"`), or nothing (`"skip"`).
             The text has gone on in any case.
@@ -50,6 +52,7 @@ class TTSStage(Stage):
 
     tts: Any = "espeak"
     first_clause: int = Field(default=12, ge=1)
+    timeout: float | None = Field(default=30.0, gt=0)
     markdown: bool = True
     on_error: Literal["fail", "emit", "skip"] = "fail"
 
@@ -115,17 +118,18 @@ class TTSStage(Stage):
             async with context.interruptible(self._tts.speak(words.strip())) as sound:
                 while True:
                     try:
-                        audio = await anext(sound)
-                    except StopAsyncIteration:
-                        break
+                        audio = await self._next(sound)
                     except Exception as error:
                         if self.on_error == "fail":
                             raise
                         failed = error
-                        context.emit_event("tts.failed", engine=self._tts.name, error=str(error))
+                        why = str(error) or type(error).__name__
+                        context.emit_event("tts.failed", engine=self._tts.name, error=why)
                         if self.on_error == "emit":
                             yield made.replace(content=Failure(failed, context.stage))
                         return
+                    if audio is None:
+                        break
                     if begin >= 0:
                         context.emit_event("tts.first_audio", engine=self._tts.name, duration=context.now() - begin)
                         begin = -1.0
@@ -133,6 +137,18 @@ class TTSStage(Stage):
             if sound.interrupted:
                 return
         yield made
+
+    async def _next(self, sound: AsyncIterator[Audio]) -> Audio | None:
+        """The next piece of sound; None at the end."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                audio = await anext(sound, None)
+        except TimeoutError as error:
+            why = str(error) or f"{self._tts.name!r} made no sound for {self.timeout:g} s; give it a longer timeout"
+            raise TimeoutError(why) from error
+        if audio is None or audio.__class__ is Audio:
+            return audio
+        raise TypeError(f"speak() of {self._tts.name!r} has to give Audio, got {audio!r}")
 
 
 def _speaks(element: StreamElement) -> bool:

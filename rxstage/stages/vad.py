@@ -13,11 +13,13 @@ from rxstage.content import Audio, Data, EndOfTurn
 from rxstage.element import Metadata, StreamElement
 from rxstage.ports.vad import Vad
 from rxstage.stage import Stage, StageContext, StageType
+from rxstage.voice.floor import floor
 from rxstage.voice.listener import Listener
 from rxstage.voice.speech import SpeechEnded, SpeechStarted
 
 __all__ = ["VADAccumulatorStage"]
 
+_PIECE: Final = 0.1  # seconds: sound in longer pieces is cut, so that two utterances in one are told apart
 _TAIL: Final = 0.2  # seconds behind the speech that belong to an utterance: words end softly
 
 
@@ -92,6 +94,7 @@ class _Ear:
 
     def __init__(self, stage: VADAccumulatorStage, context: StageContext) -> None:
         self._stage, self._context = stage, context
+        self._floor = floor(context)
         self._listener = Listener(stage._vad)
         self._kept: deque[tuple[float, StreamElement]] = deque()  # when each piece ends [s]
         self._end = 0.0  # of the sound so far
@@ -102,10 +105,21 @@ class _Ear:
         self._last: StreamElement | None = None
 
     def hear(self, element: StreamElement) -> Iterator[StreamElement]:
+        audio = element.content
+        if audio.duration <= 2 * _PIECE:
+            yield from self._hear(element)
+        else:
+            for piece in _pieces(audio):
+                yield from self._hear(element.replace(content=piece))
+
+    def _hear(self, element: StreamElement) -> Iterator[StreamElement]:
         stage, audio = self._stage, element.content
+        if not audio.samples:
+            return
         if self._kept and not _joins(self._kept[-1][1].content, audio):
             yield from self.end()
             self._kept.clear()
+            self._judged = self._end  # what the detector had not heard yet is gone
         self._end += audio.duration
         self._last = element
         self._kept.append((self._end, element))
@@ -121,6 +135,8 @@ class _Ear:
                 self._quiet += seconds
                 if self._start is not None and self._quiet >= stage.silence:
                     yield from self.end()
+            if self._start is not None:
+                self._floor.voiced = self._judged - self._quiet - self._start
             if self._start is not None and self._judged - self._start >= stage.maximum_turn:
                 yield from self.end()
         if self._start is None:
@@ -171,6 +187,12 @@ class _Ear:
         kept = self._kept
         while kept and kept[0][0] <= before:
             kept.popleft()
+
+
+def _pieces(audio: Audio) -> Iterator[Audio]:
+    size = max(round(audio.sample_rate * _PIECE), 1) * audio.channels * audio.format.width
+    for begin in range(0, len(audio.samples), size):
+        yield Audio(audio.samples[begin : begin + size], audio.sample_rate, audio.channels, audio.format)
 
 
 def _joins(one: Audio, other: Audio) -> bool:

@@ -86,6 +86,25 @@ class ScriptedStt(Stt):
         self._texts = deque(texts)
         self._delay = delay
 
+    async def stream(self, audio: AsyncIterator[Audio]) -> AsyncIterator[Transcript]:
+        """The next text, a word more with each half second of sound."""
+        pieces: list[Audio] = []
+        text = self._texts.popleft() if self._texts else ""
+        words = [] if isinstance(text, BaseException) else text.split()
+        heard = told = 0.0
+        async for piece in audio:
+            pieces.append(piece)
+            heard += piece.duration
+            if heard - told >= 0.5 and words:
+                told = heard
+                count = min(round(heard / 0.5), len(words))
+                yield Transcript(" ".join(words[:count]), final=False)
+        self.heard.append(Audio(b"".join(piece.samples for piece in pieces), self.sample_rate))
+        await asyncio.sleep(self._delay)
+        if isinstance(text, BaseException):
+            raise text
+        yield Transcript(text, confidence=1.0)
+
     async def transcribe(self, audio: Audio) -> Transcript:
         """The next text."""
         self.heard.append(audio)

@@ -13,6 +13,7 @@ _ANY: Final = re.compile(rf"{_SENTENCE.pattern}|[,;:–—]\s+|[、，；：]")
 _ABBREVIATION: Final = re.compile(
     r"\b(?:\w|e\.g|i\.e|etc|vs|Mr|Mrs|Ms|Dr|Prof|St|No|Jr|Sr|z\.B|bzw|ca)\.\s+$", re.IGNORECASE
 )
+_FENCE: Final = "```"
 _LONGEST: Final = 400  # characters after which it is cut at a space, where nothing ends
 
 
@@ -35,10 +36,13 @@ class ClauseSplitter:
         """Take a piece of text; gives what can be spoken now."""
         self._text += text
         found: list[str] = []
-        while (end := self._end()) is not None:
-            found.append(self._text[:end])
-            self._text = self._text[end:]
-            self._begun = True
+        begin, fence = 0, self._text.find(_FENCE)
+        while (end := self._end(begin, fence)) is not None:
+            found.append(self._text[begin:end])
+            begin, self._begun = end, True
+            if -1 < fence < begin:
+                fence = self._text.find(_FENCE, begin)
+        self._text = self._text[begin:]
         return [piece for piece in found if piece.strip()]
 
     def rest(self) -> str:
@@ -46,21 +50,20 @@ class ClauseSplitter:
         rest, self._text, self._begun = self._text, "", False
         return rest if rest.strip() else ""
 
-    def _end(self) -> int | None:
-        """Where the text can be cut first; not inside of code, which is not spoken."""
+    def _end(self, begin: int, fence: int) -> int | None:
+        """Where what begins there can be cut first. Code stays whole, as it is not spoken; it begins at `fence`."""
         text = self._text
         marks = _SENTENCE if self._begun else _ANY
-        shortest = 2 if self._begun else self._shortest
-        fence = text.find("```")
-        for found in marks.finditer(text):
+        shortest = begin + (2 if self._begun else self._shortest)
+        for found in marks.finditer(text, begin):
             end = found.end()
-            if fence != -1 and end > fence:
-                closed = text.find("```", fence + 3)
-                return closed + 3 if closed != -1 else self._too_long()
-            if end >= shortest and not _ABBREVIATION.search(text[:end]):
+            if -1 < fence < end:
+                break
+            if end >= shortest and not _ABBREVIATION.search(text[begin:end]):
                 return end
-        return self._too_long()
-
-    def _too_long(self) -> int | None:
-        text = self._text
-        return text.rfind(" ", 1, _LONGEST) + 1 or _LONGEST if len(text) > _LONGEST else None
+        if -1 < fence <= begin + _LONGEST:
+            closed = text.find(_FENCE, fence + len(_FENCE))
+            return closed + len(_FENCE) if closed != -1 else None
+        if len(text) - begin <= _LONGEST:
+            return None
+        return text.rfind(" ", begin + 1, begin + _LONGEST) + 1 or begin + _LONGEST

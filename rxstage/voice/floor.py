@@ -17,15 +17,17 @@ class Floor:
         speaking: whether the answer's sound is being played, or paused in the middle.
         paused: whether it was told to wait.
         heard: the text of the answer that was played so far, by the marks between the sound.
+        voiced: seconds of speech in the newest utterance of the user so far; None where nobody listens for it here.
     """
 
-    __slots__ = ("heard", "paused", "speaking", "turns")
+    __slots__ = ("heard", "paused", "speaking", "turns", "voiced")
 
     def __init__(self) -> None:
         self.turns = 0
         self.speaking = False
         self.paused = False
         self.heard = ""
+        self.voiced: float | None = None
 
     @property
     def answering(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from voices import frames, said, scene, silence
+from voices import frames, said, scene, silence, tone
 
 from rxstage import Audio, Data, Event, Message, Pipeline, ProviderStage, StreamElement, Text
 from rxstage.conversation import TRANSCRIPT
@@ -126,6 +126,14 @@ def test_words_that_do_not_count() -> None:
     assert "Yes?" in [what for _, what in out]
 
 
+@pytest.mark.parametrize("word", ["Mm-hmm.", "Uh huh.", "Uh-huh!", "Okay, okay", "...", "YES"])
+def test_what_listeners_say(word: str) -> None:
+    """However it is written, it interrupts nobody."""
+    out = timed(talking(minimum_words=1), *utterance("Hello.", 0.0), *utterance(word, 1.0, 0.3))
+    assert "Interrupt" not in [what for _, what in out]
+    assert "Yes?" not in [what for _, what in out]
+
+
 def test_speech_without_words_does_not_wait_for_ever() -> None:
     """Without a transcript the sound goes on when the speech has ended, and in any case after `patience` seconds."""
     cough = [(1.0, SpeechStarted(0.0)), (0.3, SpeechEnded(0.0, 0.3))]
@@ -174,6 +182,31 @@ def test_a_stale_interrupt_does_not_mute_the_next_turn() -> None:
     assert [what for _, what in out].count("Interrupt") == 3
     assert "<assistant: The end.>" in [what for _, what in out]
     assert heard(out, out[-1][0] - 0.3, 99.0) > 5
+
+
+@pytest.mark.parametrize(("lasts", "interrupts"), [(0.3, []), (0.45, []), (0.7, [4.14])])
+def test_silence_is_no_speech_that_lasts(lasts: float, interrupts: list[float]) -> None:
+    """A noise shorter than `minimum_duration` is none, though the detector waits longer for its end than that."""
+    sound = scene(silence(0.5), tone(1.0), silence(2.0), tone(lasts), silence(6.0))
+    pipeline = Pipeline.of(
+        VADAccumulatorStage(vad="energy", silence=0.6)
+        >> InterruptionStage(minimum_duration=0.5)
+        >> STTStage(stt=ScriptedStt(["hello", ""]))
+        >> ProviderStage(provider=ScriptedProvider(LONG))
+        >> TTSStage(tts=ScriptedTts())
+        >> PacingStage(pre_roll=0.0)
+    )
+    out = timed(pipeline, *((0.02, frame) for frame in frames(sound)))
+    assert [at for at, what in out if what == "Interrupt"] == pytest.approx(interrupts, abs=0.1)
+
+
+def test_sound_that_would_begin_waits_too() -> None:
+    """Where the answer comes while the user speaks and it is open what that means, it is not said over the user."""
+    slow = talking((Reply(text="Late answer.", delay=2.5),), minimum_words=1, patience=9.0)
+    cough = [(2.0, SpeechStarted(0.0)), (1.0, SpeechEnded(0.0, 1.0))]
+    out = timed(slow, *utterance("Hello.", 0.0), *cough)
+    assert heard(out, 0.0, 4.0) == 0
+    assert heard(out, 4.0, 5.0) == 30
 
 
 def test_laws() -> None:

@@ -6,16 +6,38 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from voices import silence
 
-from rxstage import Audio, Data, Message, Pipeline, PipelineConfig, StageContext, StageFunc, StageType, StreamElement
+from rxstage import (
+    Audio,
+    Data,
+    Message,
+    Pipeline,
+    PipelineConfig,
+    ProviderStage,
+    StageContext,
+    StageFunc,
+    StageType,
+    StreamElement,
+    ToolCall,
+    tool,
+)
 from rxstage.conversation import Conversation, conversations
+from rxstage.providers import Reply, ScriptedProvider
 from rxstage.stages.pacing import PacingStage
-from rxstage.testing import assert_no_leaks, check_stage, run_virtual
+from rxstage.stages.tts import TTSStage
+from rxstage.testing import ScriptedTts, assert_no_leaks, check_stage, run_virtual
 from rxstage.voice.floor import Floor, floor
 from rxstage.voice.speech import Spoken
 
 END = StreamElement.end_of_turn
+
+
+@tool
+def add() -> int:
+    """Add."""
+    return 3
 
 
 def sound(seconds: float) -> Audio:
@@ -152,6 +174,87 @@ def test_a_pause_is_waited_out() -> None:
     assert len(out) == 50
     assert [at for at, _ in out if 0.53 < at < 2.5] == []
     assert out[-1][0] < 3.1
+
+
+def test_after_a_pause_the_sound_goes_ahead_again() -> None:
+    """What had gone ahead was played in the pause: as much goes ahead when it is over."""
+
+    async def pausing(elements: Any, context: StageContext) -> AsyncIterator[Any]:
+        async for element in elements:
+            if element.text is None:
+                yield element
+            else:
+                floor(context).paused = element.text == "pause"
+
+    pipeline = Pipeline.of(StageFunc("p", StageType.TRANSFORM, pausing) >> PacingStage(pre_roll=0.2))
+    out = timed(pipeline, (0, sound(2.0)), (1.0, "pause"), (1.0, "resume"))
+    again = [at for at, _ in out if at > 1.1]
+    assert len(out) == 100
+    assert 2.0 <= again[0] <= 2.02
+    assert again[10] == again[0]
+    assert again[11] > again[0]
+
+
+def answered(at: float, *, wait: float = 2.0, pause: float | None = None) -> list[str]:
+    """The history after an answer of two sentences of 0.8 s, each `wait` s in the making, was interrupted `at` s."""
+
+    class Slow(ScriptedTts):
+        async def speak(self, text: str) -> AsyncIterator[Audio]:
+            await asyncio.sleep(wait)
+            async for piece in super().speak(text):
+                yield piece
+
+    async def pausing(elements: Any, context: StageContext) -> AsyncIterator[Any]:
+        if pause is not None:
+            asyncio.get_running_loop().call_later(pause, setattr, floor(context), "paused", True)
+        async for element in elements:
+            if element.content.__class__.__name__ == "Interrupt":
+                floor(context).paused = False
+            yield element
+
+    provider = ScriptedProvider("One one one one. Two two two two.", "Yes?")
+    pipeline = Pipeline.of(
+        StageFunc("p", StageType.TRANSFORM, pausing)
+        >> ProviderStage(provider=provider)
+        >> TTSStage(tts=Slow())
+        >> PacingStage(pre_roll=0.0)
+    )
+    timed(pipeline, (0, Message.user("a")), (0, END()), (at, StreamElement.interrupt()), (0.5, Message.user("b")))
+    return [message.text for message in provider.calls[-1].messages]
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (1.0, []),  # before the first sound
+        (2.5, []),  # in the first sentence
+        (3.9, ["One one one one."]),  # between the two
+        (5.0, ["One one one one."]),  # in the second
+        (9.0, ["One one one one. Two two two two."]),  # after it all
+    ],
+)
+def test_an_interrupt_between_the_sentences(at: float, said: list[str]) -> None:
+    """What was made and not heard is not history, whether sound is being played at that moment or not."""
+    assert answered(at) == ["a", *said, "b"]
+
+
+@pytest.mark.parametrize(
+    ("at", "said"), [(0.5, []), (1.2, []), (1.7, ["It is three."]), (9.0, ["It is three. A lot."])]
+)
+def test_an_answer_with_tools_is_cut_in_its_last_message(at: float, said: list[str]) -> None:
+    """What was said before the call of a tool is a message of its own, and not said a second time in the history."""
+    call = ToolCall(id="1", name="add")
+    provider = ScriptedProvider(Reply(text="Let me look it up. ", tool_calls=(call,)), "It is three. A lot.", "Yes?")
+    stage = ProviderStage(provider=provider, tools=[add])
+    pipeline = Pipeline.of(stage >> TTSStage(tts=ScriptedTts()) >> PacingStage(pre_roll=0.0))
+    timed(pipeline, (0, Message.user("a")), (0, END()), (at, StreamElement.interrupt()), (0.5, Message.user("b")))
+    messages = [m.text for m in provider.calls[-1].messages if m.role != "tool"]
+    assert messages == ["a", "Let me look it up. ", *said, "b"]
+
+
+def test_an_interrupt_in_a_pause() -> None:
+    """An answer that waits has not been heard to its end, however long it waits."""
+    assert answered(5.0, wait=0.0, pause=1.0) == ["a", "One one one one.", "b"]
 
 
 def test_the_floor() -> None:

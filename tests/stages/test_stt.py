@@ -13,6 +13,7 @@ from rxstage.conversation import TRANSCRIPT
 from rxstage.ports import SpeechError
 from rxstage.stages.stt import STTStage
 from rxstage.testing import ScriptedStt, assert_no_leaks, check_stage, run_virtual
+from rxstage.voice.speech import SpeechEnded, SpeechStarted
 
 SOUND = Audio(bytes(32_000), 16_000)
 BUSY = SpeechError("busy", engine="scripted", retryable=True)
@@ -111,6 +112,19 @@ def test_what_is_no_engine() -> None:
         STTStage("stt", stt=3)
 
 
+def test_an_engine_that_gives_no_transcript() -> None:
+    """It is told by name."""
+
+    class Broken(ScriptedStt):
+        async def transcribe(self, audio: Audio) -> Any:
+            return None
+
+    with pytest.raises(StageError, match=r"transcribe\(\) of 'scripted' has to give a Transcript, got None"):
+        Pipeline.of(STTStage(stt=Broken(), on_error="fail")).run(SOUND)
+    (failed,) = Pipeline.of(STTStage(stt=Broken())).run(SOUND).elements
+    assert isinstance(failed.content, Failure)
+
+
 def test_laws() -> None:
     """It keeps the laws of a stage."""
     check_stage(lambda: STTStage(stt=_Echo()), [SOUND, "text", Audio(bytes(320), 16_000)])
@@ -121,3 +135,61 @@ class _Echo(ScriptedStt):
         from rxstage.ports import Transcript
 
         return Transcript(f"{audio.frames} frames")
+
+
+# ------------------------------------------------------------------------------------------ while it is said
+
+
+def pieces(seconds: float, rate: int = 16_000) -> list[tuple[float, Any]]:
+    """Sound in pieces of 0.1 s, in real time, between its marks."""
+    sound = Audio(bytes(rate // 10 * 2), rate)
+    said = [(0.1, sound)] * round(seconds / 0.1)
+    return [(0.0, SpeechStarted(0.0)), *said, (0.0, SpeechEnded(seconds, seconds)), (0.0, StreamElement.end_of_turn())]
+
+
+def streaming(*texts: Any, **options: Any) -> tuple[ScriptedStt, Pipeline]:
+    stt = ScriptedStt(texts, **options)
+    return stt, Pipeline.of(STTStage(stt=stt, streaming=True, timeout=5.0))
+
+
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_what_was_understood_so_far_is_shown(rate: int) -> None:
+    """Partial transcripts come while it is said, the final one and the message before the mark of its end."""
+    stt, pipeline = streaming("what is the weather")
+    out = taken(pipeline, *pieces(2.0, rate))
+    shown = [(element.text, element.metadata.get(TRANSCRIPT)) for element in out if element.text is not None]
+    assert shown[-1] == ("what is the weather", "final")
+    assert [text for text, state in shown if state == "partial"][:2] == ["what", "what is"]
+    names = [type(element.data or element.content).__name__ for element in out]
+    assert names[0] == "SpeechStarted"
+    assert names[-4:] == ["Text", "Message", "SpeechEnded", "EndOfTurn"]
+    assert stt.heard[0].duration == pytest.approx(2.0, abs=0.05)
+
+
+def test_an_interrupt_in_mid_speech_keeps_the_utterance() -> None:
+    """The utterance that interrupts is understood whole."""
+    stt, pipeline = streaming("stop it now")
+    steps = pieces(1.0)
+    out = taken(pipeline, *steps[:5], (0.05, StreamElement.interrupt()), *steps[5:])
+    assert [element.message for element in out if element.message] == [Message.user("stop it now")]
+    assert stt.heard[0].duration == pytest.approx(1.0)
+
+
+def test_a_failed_stream() -> None:
+    """An engine that raises or hangs fails that utterance; the next one is heard."""
+    _, pipeline = streaming(SpeechError("broken"), "two")
+    out = taken(pipeline, *pieces(0.5), *pieces(0.5))
+    assert [type(element.content).__name__ for element in out if element.is_control] == ["Failure", "EndOfTurn"] * 1 + [
+        "EndOfTurn"
+    ]
+    assert [element.message for element in out if element.message] == [Message.user("two")]
+    _, hanging = streaming("late", delay=99.0)
+    failed = [element for element in taken(hanging, *pieces(0.5)) if isinstance(element.content, Failure)]
+    assert [type(element.content.error) for element in failed] == [TimeoutError]
+
+
+def test_the_end_of_the_input_ends_the_utterance() -> None:
+    """What was being said is understood; nothing is left behind."""
+    _, pipeline = streaming("half a sentence")
+    out = taken(pipeline, *pieces(1.0)[:6])
+    assert [element.message for element in out if element.message] == [Message.user("half a sentence")]

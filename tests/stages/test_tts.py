@@ -191,6 +191,43 @@ def test_what_is_no_engine() -> None:
         TTSStage("tts", tts=3)
 
 
+def test_an_engine_that_hangs() -> None:
+    """It is given up after `timeout` seconds without a piece of sound; pieces that come are never too late together."""
+    tts = ScriptedTts(delay=4.0)
+    pipeline = Pipeline.of(TTSStage(tts=tts, timeout=5.0, first_clause=1, on_error="emit"))
+    assert spoken(taken(pipeline, (0, "Slow."), (0, END()))) == ["Slow.", "~", "<Slow.>", "EndOfTurn"]
+    tts = ScriptedTts(delay=6.0)
+    pipeline = Pipeline.of(TTSStage(tts=tts, timeout=5.0, first_clause=1, on_error="emit"))
+    (_, failed, _) = taken(pipeline, (0, "Hangs."), (0, END()))
+    assert isinstance(failed.content, Failure)
+    assert isinstance(failed.content.error, TimeoutError)
+    assert str(failed.content.error) == "'scripted' made no sound for 5 s; give it a longer timeout"
+    assert tts.stopped == ["Hangs."]
+
+
+def test_an_engine_that_makes_no_sound() -> None:
+    """What is no `Audio` is told by name, and goes nowhere."""
+
+    class Broken(ScriptedTts):
+        async def speak(self, text: str) -> AsyncIterator[Any]:
+            yield text
+
+    with pytest.raises(StageError, match=r"speak\(\) of 'scripted' has to give Audio, got 'Hello\.'"):
+        Pipeline.of(TTSStage(tts=Broken())).run(["Hello.", END()])
+
+
+@pytest.mark.parametrize("size", [5, 10_000])
+def test_long_code_is_not_spoken(size: int) -> None:
+    """A block of code of any length is left out, whether it streams or not, and what follows it is spoken."""
+    tts = ScriptedTts(seconds=0.001)
+    code = "".join(f"def f{number}(x): return x + {number}\n" for number in range(40))
+    text = f"Here is the code you want:\n```python\n{code}```\nThat was it. Enjoy.\n"
+    result = Pipeline.of(TTSStage(tts=tts)).run([*(text[at : at + size] for at in range(0, len(text), size)), END()])
+    assert tts.said == ["Here is the code you want:", "That was it.", "Enjoy."]
+    marks = "".join(element.data.text for element in result.elements if isinstance(element.data, Spoken))
+    assert "".join(marks.split()) == "".join(text.split())
+
+
 def test_laws() -> None:
     """It keeps the laws of a stage."""
     check_stage(lambda: TTSStage(tts=ScriptedTts()), ["One. ", "Two. ", Message.assistant("One. Two. "), Data(1)])
@@ -228,3 +265,10 @@ def test_a_text_without_an_end_is_cut() -> None:
     found = splitter.add("word " * 1000)
     assert all(len(piece) <= 400 for piece in found)
     assert "".join([*found, splitter.rest()]) == "word " * 1000
+
+
+def test_ten_thousand_sentences_at_once() -> None:
+    """None is lost, and the last is found as the first."""
+    splitter = ClauseSplitter()
+    assert splitter.add("This is a sentence. " * 10_000) == ["This is a sentence. "] * 10_000
+    assert splitter.rest() == ""

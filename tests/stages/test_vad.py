@@ -204,6 +204,39 @@ def test_other_content_passes_by() -> None:
     assert listening().run(["a", 1]).contents[1] == Data(1)
 
 
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 1.0, 60.0])
+def test_pieces_of_any_length(seconds: float) -> None:
+    """Two utterances in one piece are told apart, each with its sound and no more."""
+    result = listening().run(frames(TWICE, seconds=seconds))
+    turn = ["SpeechStarted", "Audio", "SpeechEnded", "EndOfTurn"]
+    assert kinds(result.elements) == [*turn, *turn]
+    assert [begin for begin, _ in utterances(result.elements)] == pytest.approx([0.2, 2.4], abs=0.1)
+    assert [end for _, end in utterances(result.elements)] == pytest.approx([1.7, 3.9], abs=0.1)
+
+
+def test_sound_without_samples_and_of_one() -> None:
+    """Nothing is made of it, and it is not kept."""
+    nothing = [Audio(b"", 16_000)] * 1_000
+    assert listening().run(nothing).elements == ()
+    assert listening("energy").run([Audio(bytes(2), 1)] * 10).elements == ()
+    turn = ["SpeechStarted", "Audio", "SpeechEnded", "EndOfTurn"]
+    assert kinds(listening().run([*nothing, *frames(TWICE), *nothing]).elements) == [*turn, *turn]
+
+
+def test_time_goes_on_where_the_form_changes() -> None:
+    """A detector that is begun anew has lost a piece of a window, and time has not."""
+
+    def changing() -> Iterator[Audio]:
+        for number in range(400):  # 15 ms each, of which the windows of 10 ms take one
+            rate = 16_000 if number % 2 else 8_000
+            yield next(frames(silence(0.015, rate), rate, 0.015))
+        yield from frames(scene(tone(1.0), silence(1.2)))
+
+    result = listening().run(changing())
+    (started,) = [element.data.time for element in result.elements if isinstance(element.data, SpeechStarted)]
+    assert started == pytest.approx(6.0, abs=0.03)
+
+
 def test_laws() -> None:
     """It keeps the laws of a stage."""
     check_stage(lambda: VADAccumulatorStage(vad=Loud()), list(frames(TWICE)))
