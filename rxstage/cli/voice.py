@@ -11,7 +11,7 @@ from rxstage.cli.command import CommandError, console, say
 from rxstage.cli.source import Input
 from rxstage.config import PipelineConfig
 from rxstage.content import Audio, AudioFormat
-from rxstage.errors import MissingExtra
+from rxstage.errors import MissingExtra, StageError
 from rxstage.events import Event
 from rxstage.pipeline import Pipeline
 from rxstage.stages.provider import ProviderStage
@@ -56,8 +56,11 @@ def answer_by_voice(source: Input, out: Path, *, model: str, stt: str, tts: str,
         except ValueError as error:  # there is no such engine
             raise CommandError(str(error), code=2) from error
         return asyncio.run(_answer(pipeline, source, out))
-    except MissingExtra as error:
-        raise CommandError(str(error)) from error
+    except (MissingExtra, StageError) as error:
+        missing = error if isinstance(error, MissingExtra) else error.__cause__
+        if not isinstance(missing, MissingExtra):
+            raise
+        raise CommandError(f"{missing}; with all that this needs: pip install 'rxstage[voice]'") from error
 
 
 def _check(out: Path, source: Input) -> None:
