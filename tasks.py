@@ -71,6 +71,8 @@ def needed(command: str, rest: list[str]) -> str:
     words = [command, *rest] if command == "demo" else rest
     if words[:1] in (["chat"], ["serve"]):
         return words[0]
+    if words[:1] == ["bench"]:
+        return "all"
     return "voice" if words[:2] == ["demo", "voice"] else "cli"
 
 

@@ -1,157 +1,78 @@
-"""Speech without a network: espeak-ng, as a library from PyPI (extra `espeak`)."""
+"""Speech from espeak-ng: offline, in a hundred languages, within milliseconds."""
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
-import threading
-from collections import deque
 from collections.abc import AsyncIterator
-from functools import lru_cache
-from typing import Any, Final
+from contextlib import aclosing
+from typing import Final
 
+from rxstage.adapters._espeak_engine import RATE, THREADS, Manner, say
+from rxstage.adapters._spoken_text import speakable, text_pieces
+from rxstage.adapters._threads import Making
 from rxstage.content import Audio
-from rxstage.errors import require
-from rxstage.ports.stt import SpeechError
 from rxstage.ports.tts import Tts
 
 __all__ = ["EspeakTts"]
 
-_CHUNK: Final = 60  # ms of sound that the library makes at a time
-_AHEAD: Final = 16  # chunks that may wait to be taken
-_RETRIEVE, _UTF8, _RATE, _PITCH = 2, 1, 1, 3  # AUDIO_OUTPUT_SYNCHRONOUS, espeakCHARS_UTF8, espeakRATE, espeakPITCH
-_LOCK: Final = threading.Lock()  # the library has one voice at a time in a process
+_LONGEST: Final = 200  # characters that are said at a time: 15 s of sound, made in 10 ms
 
 
 class EspeakTts(Tts):
-    """Speaks with espeak-ng: a robot's voice, in a hundred languages, in milliseconds.
+    """The voice of espeak-ng: plainly a machine's, and at once there.
 
-    One text is spoken at a time in a process; others wait for their turn. espeak-ng is licensed under the GPL 3.
+    It is the library of the package `espeakng-loader` (extra `espeak`) or, where that is not installed, the program
+    `espeak-ng`. Both are GPL-3. The library keeps its state in variables of the process, so one text is said at a time;
+    whoever speaks gets a turn for a piece of up to 200 characters, which takes milliseconds, and then it is another's.
+    What waits to be taken is one such piece.
 
     Args:
-        voice: name of a voice or a language: `"en"`, `"en-us"`, `"de"`.
+        voice: a language, `"en-us"`, `"de"`, or a variant of its voice, `"en-us+f3"`.
         rate: words per minute, 80 to 450.
         pitch: 0 to 99.
-
-    Raises:
-        ValueError: rate or pitch is out of range.
+        volume: 0 to 200.
+        ssml: whether the text is SSML; then it is said in one piece, of up to 5 minutes. Not for text of strangers.
+        program: the program to be run instead of the library, such as `"espeak-ng"`.
     """
 
     name = "espeak"
-    sample_rate = 22_050
+    sample_rate = RATE
 
-    def __init__(self, voice: str = "en", *, rate: int = 165, pitch: int = 50) -> None:
-        if not 80 <= rate <= 450 or not 0 <= pitch <= 99:
-            raise ValueError(f"espeak speaks 80 to 450 words per minute at a pitch of 0 to 99, got {rate!r}, {pitch!r}")
-        self.voice, self.rate, self.pitch = voice, rate, pitch
+    def __init__(
+        self,
+        voice: str = "en-us",
+        *,
+        rate: int = 175,
+        pitch: int = 50,
+        volume: int = 100,
+        ssml: bool = False,
+        program: str | None = None,
+    ) -> None:
+        if not voice or not voice.isprintable() or voice.startswith("-"):
+            raise ValueError(f"EspeakTts: voice is a name such as 'en-us' or 'en-us+f3', got {voice!r}")
+        for option, value, least, most in (
+            ("rate", rate, 80, 450),
+            ("pitch", pitch, 0, 99),
+            ("volume", volume, 0, 200),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"EspeakTts: {option} is {least} to {most}, got {value!r}")
+        self._manner = Manner(voice, rate, pitch, volume, ssml)
+        self._program = program
+
+    def __repr__(self) -> str:
+        return f"EspeakTts({self._manner.voice!r})"
 
     async def speak(self, text: str) -> AsyncIterator[Audio]:
-        """The sound of a text, in pieces of 60 ms as it is made."""
-        if not text.strip("\0 \t\r\n"):
-            return
-        job = _Job(asyncio.get_running_loop())
-        thread = threading.Thread(target=job.run, args=(self, text), name="rxstage-espeak", daemon=True)
-        thread.start()
-        try:
-            while (piece := await job.next()) is not None:
-                yield Audio(piece, self.sample_rate)
-        finally:
-            job.stop()
+        """The sound of a text, in chunks of up to 60 ms; the first comes within 10 ms. Closing it stops in mid-word.
 
-
-class _Job:
-    """One text on its way from the library's thread to the loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._pieces: deque[bytes] = deque()
-        self._room = threading.Semaphore(_AHEAD)
-        self._arrived = asyncio.Event()
-        self._stopped = threading.Event()
-        self._over = False
-        self._error: BaseException | None = None
-
-    async def next(self) -> bytes | None:
-        """The next piece; None at the end."""
-        while not self._pieces:
-            if self._over:
-                if self._error is not None:
-                    raise self._error
-                return None
-            self._arrived.clear()
-            await self._arrived.wait()
-        self._room.release()
-        return self._pieces.popleft()
-
-    def stop(self) -> None:
-        """Nobody takes what still comes: the library stops within a piece."""
-        self._stopped.set()
-        self._room.release()
-
-    def run(self, tts: EspeakTts, text: str) -> None:
-        """Speak, on a thread of its own."""
-        try:
-            with _LOCK:
-                if not self._stopped.is_set():
-                    _library().speak(tts, text, self._piece)
-        except BaseException as error:
-            self._error = error
-        self._tell(self._end)
-
-    def _piece(self, piece: bytes) -> bool:
-        """Hand a piece to the loop; tells whether to go on."""
-        self._room.acquire()
-        if self._stopped.is_set():
-            return False
-        self._tell(self._arrive, piece)
-        return not self._stopped.is_set()
-
-    def _arrive(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._arrived.set()
-
-    def _end(self) -> None:
-        self._over = True
-        self._arrived.set()
-
-    def _tell(self, function: Any, *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:  # the loop has been closed
-            self._stopped.set()
-
-
-class _Library:
-    """The library, initialised once in a process; used by whoever holds the lock."""
-
-    def __init__(self) -> None:
-        loader = require("espeakng_loader", "espeak")
-        self._lib = lib = ctypes.CDLL(loader.get_library_path())
-        rate = lib.espeak_Initialize(_RETRIEVE, _CHUNK, str(loader.get_data_path()).encode(), 0)
-        if rate != EspeakTts.sample_rate:
-            raise SpeechError(f"espeak-ng could not be started: it answered {rate}", engine="espeak")
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        self._callback = kind(self._made)  # kept: the library calls it as long as it lives
-        lib.espeak_SetSynthCallback(self._callback)
-        self._take: Any = None
-
-    def _made(self, samples: Any, count: int, events: Any) -> int:
-        if not samples or count <= 0:
-            return 0
-        return 0 if self._take(ctypes.string_at(samples, count * 2)) else 1
-
-    def speak(self, tts: EspeakTts, text: str, take: Any) -> None:
-        lib, self._take = self._lib, take
-        if lib.espeak_SetVoiceByName(tts.voice.encode()):
-            raise SpeechError(
-                f"espeak-ng has no voice {tts.voice!r}; name a language such as 'en-us', 'de' or 'fr'", engine="espeak"
-            )
-        lib.espeak_SetParameter(_RATE, tts.rate, 0)
-        lib.espeak_SetParameter(_PITCH, tts.pitch, 0)
-        data = text.replace("\0", " ").encode("utf-8", "replace")
-        lib.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 0, 0, _UTF8, None, None)
-
-
-@lru_cache(maxsize=1)
-def _library() -> _Library:
-    return _Library()
+        Raises:
+            MissingExtra: neither the library nor the program is installed.
+            SpeechError: there is no such voice, or the engine fails.
+        """
+        text = speakable(text)
+        pieces = [text] if self._manner.ssml and text.strip() else text_pieces(text, _LONGEST)
+        for piece in pieces:
+            making: Making[bytes] = Making(THREADS, say, self._program, piece, self._manner)
+            async with aclosing(making.pieces()) as chunks:
+                async for chunk in chunks:
+                    yield Audio(chunk, RATE)
