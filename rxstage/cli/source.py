@@ -50,7 +50,8 @@ class Input:
         except (wave.Error, EOFError) as error:
             self.__exit__()
             why = str(error) or "it ends in its header"
-            raise CommandError(f"{self.name} is no WAV file that can be read ({why}); convert it to PCM") from error
+            told = f"{self.name} is no WAV file that can be read ({why}); convert it to PCM of 16 bits"
+            raise CommandError(told) from error
 
     @property
     def subscribe_on(self) -> str:
