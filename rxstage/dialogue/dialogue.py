@@ -244,9 +244,8 @@ class Dialogue:
                             context.emit_event("provider.call.withdrawn", error=str(event.error))
                             void, call.pieces[:], call.calls[:], call.looked = call.text, (), (), 0
                             if void and (options.partials if options.output is not None else options.streaming):
-                                yield envelope.replace(
-                                    content=Failure(AnswerWithdrawn(void, event.error), context.stage)
-                                )
+                                told = Failure(AnswerWithdrawn(void, event.error), context.stage)
+                                yield envelope.replace(content=told, sequence=0)  # born here, no copy of what came in
                         elif event.__class__ is Thinking and options.thinking:
                             yield envelope.replace(content=Data(event), priority=Priority.LOW)
                 if events.interrupted:

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from rxstage import (
+    Failure,
     Message,
+    PassthroughStage,
     Pipeline,
+    PipelineBuilder,
+    Retry,
     Stage,
     StageContext,
     StageError,
@@ -22,7 +26,7 @@ from rxstage import (
 )
 from rxstage.content import Interrupt
 from rxstage.conversation import conversations
-from rxstage.ports import Finish, ModelEvent, ModelRequest, Provider
+from rxstage.ports import Finish, ModelEvent, ModelRequest, Provider, ProviderError
 from rxstage.providers import Reply, ScriptedProvider
 from rxstage.stages.provider import ProviderStage
 from rxstage.testing import assert_no_leaks, run_virtual
@@ -301,3 +305,20 @@ def test_two_stages_do_not_add_to_one_history() -> None:
     first, second = ScriptedProvider("one", "two"), ScriptedProvider("Eins.", "Zwei.")
     chain(memory="own").run(source)
     assert [[message.text for message in call.messages] for call in first.calls] == [["x"], ["x", "one", "y"]]
+
+
+def test_a_withdrawal_goes_through_a_merge_once() -> None:
+    """It is a control that the stage made: behind two branches it leaves once, and nothing waits for it."""
+    cut = ProviderError("cut", retryable=True)
+    provider = ScriptedProvider(Reply(text="a b c", error=cut, error_after=2), "ok")
+    pipeline = (
+        PipelineBuilder()
+        .chain(ProviderStage("answer", provider=provider, retry=Retry(attempts=2)))
+        .branch("answer", PassthroughStage("left"), PassthroughStage("right"))
+        .merge("left", "right", into=PassthroughStage("out"))
+        .build()
+    )
+    elements = pipeline.run([StreamElement(Message.user("x")), StreamElement.end_of_turn()]).elements
+    assert sum(isinstance(element.content, Failure) for element in elements) == 1
+    assert sum(element.message is not None for element in elements) == 2
+    assert type(elements[-1].content).__name__ == "EndOfTurn"
