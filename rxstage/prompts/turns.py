@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rxstage.content import Message, Parts, Text, ToolResult
-from rxstage.conversation import HISTORY, PROMPT
+from rxstage.conversation import CONVERSATION, HISTORY, PROMPT, TRANSCRIPT
 from rxstage.element import StreamElement
 
-__all__ = ["Incoming", "newest_turn", "pieces", "text_of"]
+__all__ = ["Incoming", "Turns", "newest_turn", "pieces", "text_of"]
 
 _TEXT: Final = 100_000  # characters of a turn that are looked at
 
@@ -52,12 +52,18 @@ class Incoming:
     Attributes:
         empty: whether nothing has come that a model could answer.
         metadata: of its elements together; the later ones' win.
+        last: its newest element.
+        held: elements of it that are kept back.
+        passed: whether something of it has gone on that cannot be taken back.
     """
 
-    __slots__ = ("_length", "_texts", "empty", "metadata")
+    __slots__ = ("_length", "_texts", "empty", "held", "last", "metadata", "passed")
 
     def __init__(self) -> None:
         self.empty = True
+        self.last: StreamElement | None = None
+        self.held: list[StreamElement] = []
+        self.passed = False
         self.metadata: Mapping[str, Any] = {}
         self._texts: list[str] = []
         self._length = 0
@@ -69,8 +75,9 @@ class Incoming:
 
     def add(self, element: StreamElement) -> None:
         """Take an element that belongs to the turn, or that ends it."""
+        self.last = element
         content = element.content
-        if PROMPT in element.metadata or HISTORY in element.metadata:
+        if PROMPT in element.metadata or HISTORY in element.metadata or TRANSCRIPT in element.metadata:
             return
         if element.metadata:
             self.metadata = {**self.metadata, **element.metadata} if self.metadata else element.metadata
@@ -82,3 +89,37 @@ class Incoming:
         if self._length < _TEXT and (text := text_of(content)):
             self._texts.append(text[: _TEXT - self._length])
             self._length += len(self._texts[-1])
+
+
+class Turns:
+    """The turns that come in, one of each conversation: what belongs to one never shows in another's prompt."""
+
+    __slots__ = ("_incoming",)
+
+    def __init__(self) -> None:
+        self._incoming: dict[str, Incoming] = {}
+
+    def of(self, element: StreamElement) -> Incoming:
+        """The turn that an element belongs to."""
+        return self._incoming.setdefault(str(element.metadata.get(CONVERSATION, "")), Incoming())
+
+    def ended(self, element: StreamElement | None) -> list[Incoming]:
+        """Take out the turns that end: that of the element's conversation; all where it is a control that names none.
+
+        Args:
+            element: what ends a turn; None at the end of the input.
+        """
+        if element is not None and (not element.is_control or CONVERSATION in element.metadata):
+            turns = [self.of(element)]
+            del self._incoming[str(element.metadata.get(CONVERSATION, ""))]
+        else:
+            turns = list(self._incoming.values())
+            self._incoming.clear()
+        for turn in turns:
+            if element is not None and element.is_control:
+                turn.add(element)
+        return turns
+
+    def clear(self) -> None:
+        """An interrupt has come: all of them are over."""
+        self._incoming.clear()

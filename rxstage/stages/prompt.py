@@ -17,7 +17,7 @@ from rxstage.prompts.errors import PromptError
 from rxstage.prompts.meter import LIMITS, RenderLimits
 from rxstage.prompts.prompt import Example, Prompt
 from rxstage.prompts.registry import PromptRegistry
-from rxstage.prompts.turns import Incoming
+from rxstage.prompts.turns import Incoming, Turns
 from rxstage.stage import Stage, StageContext, StageType
 
 __all__ = ["VARIABLES", "PromptAssemblyStage"]
@@ -111,33 +111,34 @@ class PromptAssemblyStage(Stage):
         if self.budget is not None:
             conversations(context).add_policy(self.budget.policy(context))
         source = _Source(self, context)
-        turn, held, passed = Incoming(), list[StreamElement](), False
-        last: StreamElement | None = None
+        turns = Turns()
         while True:
             element = await anext(elements, None)
             if element is not None:
                 if element.content.__class__ is Interrupt:
-                    turn, held, passed = Incoming(), [], False
-                turn.add(element)
-                last = element
+                    turns.clear()
+                elif not element.is_control:
+                    turns.of(element).add(element)
                 if not ends_turn(element, self.turns):
-                    if self._holds(element, held):
-                        held.append(element)
+                    if not element.is_control and self._holds(element, turns.of(element).held):
+                        turns.of(element).held.append(element)
                     else:
-                        passed = passed or element.content.__class__ is Data
+                        if element.content.__class__ is Data:
+                            turns.of(element).passed = True
                         yield element
                     continue
-            made: list[StreamElement] = []
-            if not turn.empty and last is not None:
-                made = await self._made(source, turn, last, context, safe=not passed)
-            failed = bool(made) and made[0].is_control
-            for each in (*(() if failed else held), *made):
-                yield each
+            failed = False
+            for turn in turns.ended(element):
+                made: list[StreamElement] = []
+                if not turn.empty and turn.last is not None:
+                    made = await self._made(source, turn, turn.last, context, safe=not turn.passed)
+                failed = bool(made) and made[0].is_control
+                for each in (*(() if failed else turn.held), *made):
+                    yield each
             if element is None:
                 return
             if element.is_control or not failed:
                 yield element
-            turn, held, passed = Incoming(), [], False
 
     def _holds(self, element: StreamElement, held: list[StreamElement]) -> bool:
         """Whether an element waits for the prompt of its turn."""

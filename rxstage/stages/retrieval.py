@@ -19,7 +19,7 @@ from rxstage.conversation import CONVERSATION, PROMPT, TurnEnd, ends_turn
 from rxstage.element import StreamElement
 from rxstage.prompts.calls import asked, until_interrupted
 from rxstage.prompts.errors import PromptError
-from rxstage.prompts.turns import Incoming
+from rxstage.prompts.turns import Incoming, Turns
 from rxstage.stage import Stage, StageContext, StageType
 
 __all__ = ["Document", "RetrievalStage"]
@@ -96,30 +96,28 @@ class RetrievalStage(Stage):
         self, elements: AsyncIterator[StreamElement], context: StageContext
     ) -> AsyncIterator[StreamElement]:
         given = _Given(self.repeat_after)
-        turn = Incoming()
-        last: StreamElement | None = None
+        turns = Turns()
         while True:
             element = await anext(elements, None)
             if element is not None:
                 if element.content.__class__ is Interrupt:
-                    turn = Incoming()
-                turn.add(element)
-                last = element
+                    turns.clear()
+                elif not element.is_control:
+                    turns.of(element).add(element)
             if element is None or ends_turn(element, self.turns):
-                if last is not None and turn.text.strip():
-                    for found in await self._found(turn, last, given, context):
-                        yield found
-                turn = Incoming()
+                for turn in turns.ended(element):
+                    if turn.text.strip():
+                        for found in await self._found(turn, given, context):
+                            yield found
             if element is None:
                 return
             yield element
 
-    async def _found(
-        self, turn: Incoming, last: StreamElement, given: _Given, context: StageContext
-    ) -> list[StreamElement]:
+    async def _found(self, turn: Incoming, given: _Given, context: StageContext) -> list[StreamElement]:
         """The message with the documents of a turn, or what `on_error` makes of an error; nothing where none came."""
 
-        begin = context.now()
+        begin, last = context.now(), turn.last
+        assert last is not None
         try:
             found = await until_interrupted(context, lambda: self._asked(turn.text, context))
         except PromptError as error:

@@ -14,6 +14,8 @@ from rxstage import (
     PassthroughStage,
     Pipeline,
     PipelineBuilder,
+    PromptAssemblyStage,
+    RetrievalStage,
     Retry,
     Stage,
     StageContext,
@@ -25,7 +27,7 @@ from rxstage import (
     tool,
 )
 from rxstage.content import Interrupt
-from rxstage.conversation import conversations
+from rxstage.conversation import CONVERSATION, TRANSCRIPT, conversations
 from rxstage.ports import Finish, ModelEvent, ModelRequest, Provider, ProviderError
 from rxstage.providers import Reply, ScriptedProvider
 from rxstage.stages.provider import ProviderStage
@@ -322,3 +324,47 @@ def test_a_withdrawal_goes_through_a_merge_once() -> None:
     assert sum(isinstance(element.content, Failure) for element in elements) == 1
     assert sum(element.message is not None for element in elements) == 2
     assert type(elements[-1].content).__name__ == "EndOfTurn"
+
+
+def test_prompts_and_documents_are_of_ones_own_conversation() -> None:
+    """Where the pieces of two conversations come interleaved, neither shows in what the other is answered by."""
+    asked: list[str] = []
+
+    async def retrieve(question: str) -> list[str]:
+        asked.append(question)
+        return [f"found for {question}"]
+
+    provider = ScriptedProvider(default="ok")
+    pipeline = Pipeline.of(
+        PromptAssemblyStage(template="You talk to {{ user }}.")
+        >> RetrievalStage(retriever=retrieve)
+        >> ProviderStage(provider=provider)
+    )
+
+    def of(name: str, content: Any) -> StreamElement:
+        return StreamElement.of(content, metadata={CONVERSATION: name, "user": name})
+
+    said = [of("ann", "my secret"), of("bob", "hel"), of("bob", "lo"), of("bob", StreamElement.end_of_turn())]
+    pipeline.run([*said, of("ann", " is safe"), of("ann", StreamElement.end_of_turn())])
+    told = [" / ".join(message.text for message in call.messages) for call in provider.calls]
+    assert asked == ["hello", "my secret is safe"]
+    assert len(told) == 2
+    assert "You talk to bob." in told[0]
+    assert "secret" not in told[0]
+    assert "ann" not in told[0]
+    assert "You talk to ann." in told[1]
+    assert "hello" not in told[1]
+
+
+def test_a_transcript_is_not_asked_for_twice() -> None:
+    """What a user was heard to say is shown as text and comes as a message: a question is that message alone."""
+    asked: list[str] = []
+
+    async def retrieve(question: str) -> list[str]:
+        asked.append(question)
+        return []
+
+    heard = StreamElement.of("what is it", metadata={TRANSCRIPT: "final"})
+    stages = RetrievalStage(retriever=retrieve) >> ProviderStage(provider=ScriptedProvider("ok"))
+    Pipeline.of(stages).run([heard, Message.user("what is it"), StreamElement.end_of_turn()])
+    assert asked == ["what is it"]
