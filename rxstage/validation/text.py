@@ -136,7 +136,7 @@ class BannedWords(StreamingValidator):
     stand up to 8 spaces.
 
     Args:
-        words: the words and phrases.
+        words: the words and phrases, one by one or as one list.
         replacement: what stands in the place of one after `redact`.
 
     Raises:
@@ -146,8 +146,9 @@ class BannedWords(StreamingValidator):
 
     words: tuple[str, ...]
 
-    def __init__(self, *words: str, **options: Any) -> None:
-        super().__init__(words=words or options.pop("words", ()), **options)
+    def __init__(self, *words: str | Iterable[str], **options: Any) -> None:
+        given = tuple(words[0]) if len(words) == 1 and not isinstance(words[0], str) else words
+        super().__init__(words=given or options.pop("words", ()), **options)
         assert self._finder is not None  # raises what is wrong with the words
 
     @cached_property

@@ -250,3 +250,8 @@ def test_they_are_plain_data(validator: StreamingValidator) -> None:
     with pytest.raises(ValueError, match="frozen"):
         validator.name = "other"
     assert type(validator)(**validator.model_dump()) == validator
+
+
+def test_banned_words_may_be_a_list() -> None:
+    """Words one by one, or as one list of them, are the same."""
+    assert BannedWords(["darn", "heck"]).words == BannedWords("darn", "heck").words
