@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+from msgspec.structs import replace
+
 from rxstage.ports.provider import Finish, ModelEvent, ModelRequest, Provider, ProviderError, Withdrawn
 from rxstage.providers.called import called
 from rxstage.providers.wrapper import ProviderWrapper
@@ -109,12 +111,4 @@ class FallbackProvider(ProviderWrapper):
 
 
 def _for_its_own_model(request: ModelRequest) -> ModelRequest:
-    if not request.model:
-        return request
-    return ModelRequest(
-        messages=request.messages,
-        tools=request.tools,
-        tool_choice=request.tool_choice,
-        output=request.output,
-        parameters=request.parameters,
-    )
+    return replace(request, model="") if request.model else request
