@@ -27,7 +27,7 @@ class StageThreads(Executor):
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._open = 0  # calls that wait for a thread or run on one
         self._closed = False
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
@@ -37,22 +37,21 @@ class StageThreads(Executor):
 
         def work() -> None:
             if not future.set_running_or_notify_cancel():
-                return
+                return self._ended()
             try:
                 result = context.run(fn, *args, **kwargs)
             except BaseException as error:
+                self._ended()
                 future.set_exception(error)
             else:
+                self._ended()  # first: who waits for the result may submit the next call
                 future.set_result(result)
 
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the threads of stage {self._name!r} are closed")
-            if self._idle:
-                self._idle -= 1
-            elif self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._run, name=f"rxstage:{self._name}", daemon=True).start()
+            self._open += 1
+            self._grow()
             self._work.put(work)
         return future
 
@@ -60,6 +59,7 @@ class StageThreads(Executor):
         """Count one busy thread as lost: another may take its place."""
         with self._lock:
             self._limit += 1
+            self._grow()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end; the idle ones at once."""
@@ -69,9 +69,17 @@ class StageThreads(Executor):
                 for _ in range(self._threads):
                     self._work.put(None)
 
+    def _grow(self) -> None:
+        """Start a thread if all are taken and one more may be; the lock is held."""
+        if self._threads < min(self._open, self._limit) and not self._closed:
+            self._threads += 1
+            threading.Thread(target=self._run, name=f"rxstage:{self._name}", daemon=True).start()
+
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
             del work  # the last call's element must not live on in an idle thread
-            with self._lock:
-                self._idle += 1
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._open -= 1

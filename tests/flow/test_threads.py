@@ -96,6 +96,30 @@ def test_abandon() -> None:
     assert ended("t4")
 
 
+def test_a_thread_that_is_taken_at_once_is_not_idle() -> None:
+    """A call that comes as the last one's result is told takes the thread: given up, it is not counted as free."""
+    threads = StageThreads("t6", 1)
+    gate, begun, again = threading.Event(), threading.Event(), threading.Event()
+    stuck: list[Future[bool]] = []
+
+    def hold() -> bool:
+        begun.set()
+        return again.wait(WAIT)
+
+    first = threads.submit(lambda: gate.wait(WAIT))
+    first.add_done_callback(lambda _: stuck.append(threads.submit(hold)))  # still on the thread
+    gate.set()
+    assert first.result(WAIT)
+    assert begun.wait(WAIT)
+    threads.abandon()
+    assert threads.submit(int).result(WAIT) == 0
+    assert len(living("t6")) == 2
+    again.set()
+    assert stuck[0].result(WAIT)
+    threads.shutdown()
+    assert ended("t6")
+
+
 def test_shutdown_does_not_wait() -> None:
     """A shutdown returns at once though a thread is busy; nothing more is taken, and the thread ends when it can."""
     threads = StageThreads("t5", 2)
