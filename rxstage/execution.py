@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
-from reactivex import Observable, abc
-from reactivex.disposable import Disposable
+from reactivex import Observable
 
 from rxstage.content import Interrupt
 from rxstage.element import StreamElement
@@ -32,6 +31,7 @@ from rxstage.flow.port import Push
 from rxstage.flow.valve import Valve
 from rxstage.observe.metrics import Metrics, Statistics, metrics_of, statistics_of
 from rxstage.observe.stream import EventStream
+from rxstage.output import Elements, Output, Shared
 from rxstage.result import Result
 from rxstage.running import Run
 
@@ -96,12 +96,12 @@ class Execution:
         self._mode = ""
         self._events: EventStream | None = None
         self._inbox: list[StreamElement] = []  # sent before it opened
-        self._iterator: weakref.ref[_Elements] | None = None
+        self._iterator: weakref.ref[Elements] | None = None
         self._leave: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outlet: Outlet | None = None
         self._result: Result | None = None
-        self._shared: _Shared | None = None
+        self._shared: Shared | None = None
         self._unopened: Callable[[BaseException], object] | None = None  # told where it is cancelled before it opens
         self._within = False
         self._closers: list[Callable[[], object]] = []
@@ -163,7 +163,7 @@ class Execution:
         if self.run is None and self._outlet is None:
             self._open_outlet()
         if elements is None:
-            elements = _Elements(self)
+            elements = Elements(self)
             self._iterator = weakref.ref(elements)
         return elements
 
@@ -192,7 +192,7 @@ class Execution:
     @property
     def output(self) -> Observable[StreamElement]:
         """The output as an Observable; the first subscription opens the execution."""
-        return _Output(self)
+        return Output(self)
 
     async def _wait_result(self) -> Result:
         self._take("await")
@@ -554,133 +554,3 @@ def _soon(loop: asyncio.AbstractEventLoop, start: Callable[[], None]) -> None:
         start()
     else:
         loop.call_soon_threadsafe(start)
-
-
-class _Elements:
-    """The async iterator of an execution; when the last reference to it goes, the execution is cancelled."""
-
-    __slots__ = ("__weakref__", "_execution", "_outlet")
-
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        assert execution._outlet is not None
-        self._outlet = execution._outlet
-
-    def __aiter__(self) -> _Elements:
-        return self
-
-    async def __anext__(self) -> StreamElement:
-        outlet = self._outlet
-        buffer = outlet.buffer
-        queue = buffer.queue
-        if not queue:
-            await outlet.arrival()
-        element = queue.popleft()
-        if buffer.full:
-            buffer.reopen()
-        return element
-
-    async def aclose(self) -> None:
-        """Cancel the execution and wait for its end."""
-        if not self._execution.done:
-            self._execution.cancel()
-            await self._execution.closed()
-        self._outlet.buffer.clear()
-
-    def __del__(self) -> None:
-        execution = self._execution
-        if not execution._within:
-            try:
-                execution._abandon()
-            except RuntimeError:
-                pass  # the loop is closed already: nothing runs any more
-
-
-# ------------------------------------------------------------------------------------------ operator form
-
-
-class _Output(Observable[StreamElement]):
-    """`execution.output`: subscribing opens it; a second subscriber shares what comes from then on."""
-
-    def __init__(self, execution: Execution) -> None:
-        super().__init__()
-        self._execution = execution
-
-    def _subscribe_core(
-        self, observer: abc.ObserverBase[StreamElement], scheduler: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        execution = self._execution
-        execution._take("output")
-        shared = execution._shared
-        if shared is not None:
-            return shared.add(observer)
-        execution._shared = shared = _Shared(execution)
-        subscription = shared.add(observer)
-        shared.open(scheduler)
-        return subscription
-
-
-class _Shared:
-    """The observers of one execution: each sees everything from its subscription on, whatever the others do."""
-
-    def __init__(self, execution: Execution) -> None:
-        self.execution = execution
-        self.observers: list[abc.ObserverBase[StreamElement]] = []
-        self.terminal: Callable[[abc.ObserverBase[StreamElement]], object] | None = None
-        self.subscription: abc.DisposableBase = Disposable()
-
-    def open(self, scheduler: abc.SchedulerBase | None) -> None:
-        from rxstage.operator_form import deliver, subscribe
-
-        outlet = self.execution._outlet
-        if outlet is not None:  # opened by `async with` already
-            self.subscription = deliver(self.execution, outlet, self)
-        else:
-            self.subscription = subscribe(self.execution, self, scheduler)
-
-    def add(self, observer: abc.ObserverBase[StreamElement]) -> abc.DisposableBase:
-        if self.terminal is not None:
-            self.terminal(observer)
-            return Disposable()
-        self.observers.append(observer)
-
-        def dispose() -> None:
-            if observer in self.observers:
-                self.observers.remove(observer)
-                if not self.observers and self.terminal is None:
-                    self.subscription.dispose()
-                    self.execution.cancel()
-
-        return Disposable(dispose)
-
-    def on_next(self, element: StreamElement) -> None:
-        if len(self.observers) == 1:
-            self.observers[0].on_next(element)
-            return
-        for observer in tuple(self.observers):
-            try:
-                observer.on_next(element)
-            except Exception as error:
-                if observer in self.observers:
-                    self.observers.remove(observer)
-                observer.on_error(error)
-
-    def on_error(self, error: Exception) -> None:
-        self._end(lambda observer: observer.on_error(error))
-
-    def on_completed(self) -> None:
-        self._end(lambda observer: observer.on_completed())
-
-    def _end(self, terminal: Callable[[abc.ObserverBase[StreamElement]], object]) -> None:
-        if self.terminal is not None:
-            return
-        self.terminal = terminal
-        observers, self.observers = self.observers, []
-        raised: Exception | None = None
-        for observer in observers:
-            try:
-                terminal(observer)
-            except Exception as error:  # one without on_error raises it; the others are told first
-                raised = error
-        if raised is not None:
-            raise raised
