@@ -7,10 +7,12 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any, ClassVar, Final, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from reactivex import Observable
 
 from rxstage.audiospec import AudioSpec
@@ -126,7 +128,10 @@ class Stage(BaseModel):
             and self.__pydantic_fields__["name"].is_required()
         ):
             options["name"] = _snake(self.__class__.__name__)
-        super().__init__(**options)
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            raise _explained(type(self), options.get("name"), error) from None
         for key, value in declared.items():
             object.__setattr__(self, key, value if key == "type" else _types(value))
         self._check()
@@ -335,6 +340,23 @@ def _types(value: Any) -> tuple[Any, ...]:
         if not isinstance(each, type):
             raise TypeError(f"content types must be classes such as Text or Audio, got {each!r}")
     return types
+
+
+def _explained(cls: type[Stage], name: Any, error: ValidationError) -> ValidationError:
+    """What is wrong with a stage's options, with the stage's name, and the options that there are if one is unknown."""
+    fields = [*cls.__pydantic_fields__]
+    known = [*(field for field in fields if field not in Stage.__pydantic_fields__), *Stage.__pydantic_fields__]
+    lines: list[InitErrorDetails] = []
+    for each in error.errors(include_url=False):
+        kind, words = each["type"], each["msg"]
+        if kind == "extra_forbidden" and len(each["loc"]) == 1:
+            option = str(each["loc"][0])
+            near = get_close_matches(option, known, n=1)
+            remedy = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+            kind, words = "unknown_option", f"there is no option {option!r}{remedy}"
+        told = PydanticCustomError(kind, words)
+        lines.append(InitErrorDetails(type=told, loc=each["loc"], input=each["input"]))
+    return ValidationError.from_exception_data(f"{cls.__name__} {name!r}", lines)
 
 
 def _snake(name: str) -> str:

@@ -546,7 +546,7 @@ def test_all_unknown_names_are_told_at_once() -> None:
         ({"stages": [{"stage": "MapStage", "options": {"fn": "builtins:len"}}]}, "it needs 'name'"),
         (one("MapStage", fn="builtins:len", concurrency=0), "concurrency must be at least 1"),
         (one("MapStage", fn="builtins:len", concurrency="many"), "concurrency: Input should be a valid integer"),
-        (one("MapStage", fn="builtins:len", colour="red"), "colour: Extra inputs are not permitted"),
+        (one("MapStage", fn="builtins:len", colour="red"), "colour: there is no option 'colour'; there are fn, on, "),
         (one("MapStage", fn=5), "needs a function, got 5"),
         (one("MapStage", fn={"$": "nothing"}), "is no form of an option"),
         (one("MapStage", fn={"$": "function", "name": 5}), "is no form of an option"),

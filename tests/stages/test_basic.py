@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Optional
 
 import pytest
 import reactivex as rx
+from pydantic import ValidationError
 from reactivex import Observable
 from reactivex import operators as ops
 
@@ -1282,6 +1283,27 @@ def test_inherited() -> None:
     assert run(Louder(), "a") == ["A!"]
     assert Louder.shape is Shape.ELEMENT
     assert Louder().name == "louder"
+
+
+def test_unknown_options() -> None:
+    """An option that is misspelt is told with the stage's name and the nearest one, another one with all there are."""
+
+    class Louder(Stage):
+        """Makes text longer."""
+
+        times: int = 2
+
+        def apply(self, text: StreamElement) -> StreamElement:
+            return text
+
+    with pytest.raises(ValidationError, match=r"1 validation error for Louder 'l'\ntime\n.*did you mean 'times'\?"):
+        Louder("l", time=3)
+    with pytest.raises(ValidationError) as caught:
+        Louder("l", colour=3, times="many")
+    wrong, unknown = caught.value.errors()
+    assert (wrong["loc"], wrong["type"]) == (("times",), "int_parsing")
+    assert (unknown["loc"], unknown["input"]) == (("colour",), 3)
+    assert unknown["msg"].startswith("there is no option 'colour'; there are times, name, on_error, timeout")
 
 
 def test_options_of_an_instance() -> None:
