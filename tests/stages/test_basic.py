@@ -1296,10 +1296,11 @@ def test_unknown_options() -> None:
         def apply(self, text: StreamElement) -> StreamElement:
             return text
 
+    several: dict[str, Any] = {"colour": 3, "times": "many"}
     with pytest.raises(ValidationError, match=r"1 validation error for Louder 'l'\ntime\n.*did you mean 'times'\?"):
-        Louder("l", time=3)
+        Louder("l", **{"time": 3})
     with pytest.raises(ValidationError) as caught:
-        Louder("l", colour=3, times="many")
+        Louder("l", **several)
     wrong, unknown = caught.value.errors()
     assert (wrong["loc"], wrong["type"]) == (("times",), "int_parsing")
     assert (unknown["loc"], unknown["input"]) == (("colour",), 3)
