@@ -1298,7 +1298,7 @@ def test_unknown_options() -> None:
 
     several: dict[str, Any] = {"colour": 3, "times": "many"}
     with pytest.raises(ValidationError, match=r"1 validation error for Louder 'l'\ntime\n.*did you mean 'times'\?"):
-        Louder("l", **{"time": 3})
+        Louder("l", time=3)  # type: ignore[call-arg]
     with pytest.raises(ValidationError) as caught:
         Louder("l", **several)
     wrong, unknown = caught.value.errors()
