@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
@@ -25,6 +26,11 @@ _FEATURES: Final = 13
 _BREATH: Final = 1e-5  # seconds
 _SEARCH: Final = "rxstage"
 _LEVEL: Final = "rxstage level"  # a search that finds nothing, and costs next to nothing
+_PHONES: Final = "rxstage phones"  # a search for sounds of speech in any order
+_PHONES_WEIGHT: Final = 2.0  # of what sounds follow each other in English
+_NO_SPEECH: Final = re.compile(r"\bSIL\b|\+\w+\+")  # among the sounds
+_LEAST_SPEECH: Final = 2  # sounds, as in "hi"
+_MISFIT: Final = 1.75e-3  # from here on an utterance is none of the grammar
 # Narrower than by default, and without the second pass: as good on what was tried, and half the time.
 _DICTATION: Final = {"fwdflat": False, "maxhmmpf": 5000, "maxwpf": 10}
 # The best path through the lattice need not be one of the grammar.
@@ -39,6 +45,7 @@ class SphinxDecoder:
         keywords: phrases and their thresholds, instead of a grammar. Without either it takes dictation.
         words: pronunciations that the dictionary lacks.
         options: what else the decoder of the library takes.
+        unknown: what an utterance becomes that does not sound like a sentence of the grammar; None: the nearest one.
 
     Raises:
         MissingExtra: PocketSphinx is not installed.
@@ -46,7 +53,12 @@ class SphinxDecoder:
     """
 
     def __init__(
-        self, grammar: str | None, keywords: Mapping[str, float], words: Mapping[str, str], options: Mapping[str, Any]
+        self,
+        grammar: str | None,
+        keywords: Mapping[str, float],
+        words: Mapping[str, str],
+        options: Mapping[str, Any],
+        unknown: str | None = None,
     ) -> None:
         sphinx = require("pocketsphinx", "pocketsphinx")
         self._numpy = require("numpy", "pocketsphinx")
@@ -54,6 +66,7 @@ class SphinxDecoder:
         settings = {"samprate": RATE, "loglevel": "FATAL", **(_GRAMMAR if closed else _DICTATION), **options}
         self._keywords = bool(keywords)
         self._closed = closed
+        self._unknown = unknown
         self._steps = 20 if closed else 2  # that take 2 ms together
         try:
             self._decoder = decoder = sphinx.Decoder(**settings)
@@ -66,6 +79,8 @@ class SphinxDecoder:
             elif keywords:
                 self._check(word for phrase in keywords for word in phrase.split())
                 _add_keywords(decoder, keywords)
+            if unknown is not None:
+                self._add_phones(os.path.join(sphinx.get_model_path("en-us"), "en-us-phone.lm.bin"))
             decoder.add_fsg(_LEVEL, decoder.create_fsg(_LEVEL, 0, 1, [(0, 1, 1.0, "<sil>")]))
         except (ValueError, RuntimeError, KeyError) as error:
             what = "the grammar" if grammar is not None else "what it was given"
@@ -90,6 +105,12 @@ class SphinxDecoder:
                 engine="pocketsphinx",
             )
 
+    def _add_phones(self, path: str) -> None:
+        config = self._decoder.config
+        weight, config["lw"] = config["lw"], _PHONES_WEIGHT
+        self._decoder.add_allphone_file(_PHONES, path)
+        config["lw"] = weight
+
     def hear(self, samples: bytes, given_up: Callable[[], bool]) -> tuple[str, float | None]:
         """The words of an utterance and how sure they are; ("", None) where it is given up."""
         sound = self._floored(samples)
@@ -97,7 +118,29 @@ class SphinxDecoder:
         decoder.reinit_feat()  # forgets the noise of the utterance before
         decoder.activate_search(_LEVEL)
         mean = self._mean(sound, given_up)
-        decoder.activate_search(self._search)
+        found = self._found(self._search, sound, mean, given_up)
+        if self._unknown is not None and not given_up():
+            fit = 0.0 if found is None else self._fit(found)
+            sounds = self._found(_PHONES, sound, mean, given_up)
+            spoken = 0 if sounds is None else len(_NO_SPEECH.sub("", sounds.hypstr).split())
+            if spoken < _LEAST_SPEECH or given_up():
+                return "", None
+            # A filler model, as in R. C. Rose, D. B. Paul, "A hidden Markov model based keyword recognition system",
+            # ICASSP 1990: where any sequence of sounds explains it much better, it was no sentence of the grammar.
+            if found is None or (self._fit(sounds) - fit) / (len(sound) // _STEP) > _MISFIT:
+                return self._unknown, None
+        if found is None or given_up():
+            return "", None
+        if self._keywords:
+            return _spotted(decoder.seg())
+        text = found.hypstr.strip()
+        # The probability is that of all words; of a grammar there is none.
+        return text, None if self._closed or not text else min(found.prob ** (1 / len(text.split())), 1.0)
+
+    def _found(self, search: str, sound: bytes, mean: str, given_up: Callable[[], bool]) -> Any:
+        """What a search finds; None where that is nothing."""
+        decoder = self._decoder
+        decoder.activate_search(search)
         decoder.set_cmn(mean)
         decoder.start_utt()
         for number, begin in enumerate(range(0, len(sound), _STEP)):
@@ -107,14 +150,16 @@ class SphinxDecoder:
             if not number % self._steps:
                 sleep(_BREATH)  # lets go of the interpreter, which others would wait for
         decoder.end_utt()
-        found = decoder.hyp()
-        if found is None or given_up():
-            return "", None
-        if self._keywords:
-            return _spotted(decoder.seg())
-        text = found.hypstr.strip()
-        # The probability is that of all words; of a grammar there is none.
-        return text, None if self._closed or not text else min(found.prob ** (1 / len(text.split())), 1.0)
+        return decoder.hyp()
+
+    def _fit(self, found: Any) -> float:
+        """How well what was found explains what was heard, as a logarithm.
+
+        The mean of how well its sounds do, and of that with how likely the grammar has it: with the former alone a
+        large grammar finds something in whatever is said, with the latter alone a small one.
+        """
+        sounds = sum(math.log(segment.ascore) for segment in self._decoder.seg() or () if segment.ascore > 0)
+        return (sounds + math.log(found.best_score)) / 2
 
     def _floored(self, samples: bytes) -> bytes:
         """The sound with some noise: of digital silence, as between the words of a machine, it understands nothing."""

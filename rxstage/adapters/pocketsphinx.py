@@ -20,7 +20,8 @@ _THRESHOLD: Final = 1e-20  # of a keyword: larger is stricter
 class PocketsphinxStt(Stt):
     """PocketSphinx (extra `pocketsphinx`), which knows American English.
 
-    With a grammar it understands what the grammar has, well and quickly, and takes everything for something in it.
+    With a grammar it understands what the grammar has, well and quickly, and takes everything for something in it,
+    unless `unknown` says what to make of it.
     With keywords it looks for those in whatever is said. With neither it takes dictation, in which every fifth word is
     wrong in a quiet room, and every second in a loud one.
 
@@ -33,6 +34,10 @@ class PocketsphinxStt(Stt):
         grammar: in JSGF: `"public <said> = turn (on | off) the light;"`; a header is added where there is none.
         keywords: phrases to be found, or their thresholds: 1e-40 finds much that was not said, 1e-5 hardly anything.
         words: how words sound that its dictionary lacks, in the phones of CMUdict: `{"Ada": "EY D AH"}`.
+        unknown: stands for an utterance that is no sentence of the grammar: a text such as
+            `rxstage.ports.UNINTELLIGIBLE`, or "" to drop it; None takes it for the nearest sentence. To notice it costs
+            50 ms for each second of speech; most of them are noticed, and a few sentences of the grammar are taken for
+            such.
         at_once: utterances that it works on at a time; the others wait.
         name: what to call it.
         options: what else `pocketsphinx.Decoder` takes: `hmm`, `dict`, `lm` for another language …
@@ -47,6 +52,7 @@ class PocketsphinxStt(Stt):
         grammar: str | None = None,
         keywords: Iterable[str] | Mapping[str, float] = (),
         words: Mapping[str, str] | None = None,
+        unknown: str | None = None,
         at_once: int = 2,
         name: str | None = None,
         **options: Any,
@@ -61,6 +67,11 @@ class PocketsphinxStt(Stt):
             raise ValueError("PocketsphinxStt: give a grammar or keywords, not both")
         if bad := [phrase for phrase in self._keywords if not phrase.strip() or set("/\n\r") & set(phrase)]:
             raise ValueError(f"PocketsphinxStt: a keyword is one or more words, got {bad[0]!r}")
+        if unknown is not None and (grammar is None or "hmm" in options):
+            raise ValueError(
+                f"PocketsphinxStt: unknown={unknown!r} needs a grammar, and the model of English that it brings"
+            )
+        self._unknown = unknown
         self._grammar = None if grammar is None else grammar_of(grammar)
         self._words = dict(words or {})
         self._options = options
@@ -103,7 +114,7 @@ class PocketsphinxStt(Stt):
         with self._lock:
             decoder = self._idle.pop() if self._idle else None
         if decoder is None:
-            decoder = SphinxDecoder(self._grammar, self._keywords, self._words, self._options)
+            decoder = SphinxDecoder(self._grammar, self._keywords, self._words, self._options, self._unknown)
         text, confidence = decoder.hear(samples, lambda: making.stopped)
         with self._lock:
             self._idle.append(decoder)  # one that has failed is not kept

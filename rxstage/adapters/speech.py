@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from rxstage.ports.stt import Stt
+from rxstage.ports.stt import UNINTELLIGIBLE, Stt
 from rxstage.ports.tts import Tts
 
 __all__ = ["stt_of", "tts_of"]
@@ -88,7 +88,8 @@ def _piper(detail: str, options: dict[str, Any]) -> Tts:
 
 def _pocketsphinx(detail: str, options: dict[str, Any]) -> Stt:
     if detail == "assistant":
-        options = {"grammar": importlib.import_module("rxstage.adapters._assistant_grammar").ASSISTANT, **options}
+        grammar = importlib.import_module("rxstage.adapters._assistant_grammar").ASSISTANT
+        options = {"grammar": grammar, "unknown": UNINTELLIGIBLE, **options}
     elif detail:
         path = Path(detail)
         if not path.is_file():

@@ -14,12 +14,13 @@ from rxstage.ports.provider import (
     Withdrawn,
 )
 from rxstage.ports.store import Entry, StateConflict, StateStore, StoredConversation, StoreError, Summary
-from rxstage.ports.stt import SpeechError, Stt, Transcript
+from rxstage.ports.stt import UNINTELLIGIBLE, SpeechError, Stt, Transcript
 from rxstage.ports.tts import Tts
 from rxstage.ports.turn import TurnDetector
 from rxstage.ports.vad import Vad, VadSession
 
 __all__ = [
+    "UNINTELLIGIBLE",
     "Entry",
     "Finish",
     "MediaNotFound",

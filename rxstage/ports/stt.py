@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from typing import Final
 
 from msgspec import Struct
 
 from rxstage.content import Audio
 from rxstage.errors import RxStageError
 
-__all__ = ["SpeechError", "Stt", "Transcript"]
+__all__ = ["UNINTELLIGIBLE", "SpeechError", "Stt", "Transcript"]
+
+UNINTELLIGIBLE: Final = "[unintelligible]"
+"""Stands in a transcript for words that were said and not understood, so that whoever answers can ask again."""
 
 
 class Transcript(Struct, frozen=True):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rxstage.content import ToolCall, ToolResult
 from rxstage.ports.provider import ModelRequest
+from rxstage.ports.stt import UNINTELLIGIBLE
 from rxstage.providers.scripted import Answer, Rule, ScriptedProvider, newest_text
 
 __all__ = ["LocalProvider"]
@@ -39,6 +40,10 @@ I am a **script**, not a model: I answer without a network or a key, so that you
 
 For a real model, give one: `--model openai:gpt-5.2`, `--model ollama:llama3.2`, `--base-url http://localhost:8080/v1`.
 """
+_NOT_UNDERSTOOD: Final = (
+    "I did not understand that. I am a script and know few sentences: ask me what six times seven is, tell me your "
+    "name, or say: what can you do?"
+)
 _MARKDOWN: Final = """\
 # A heading
 
@@ -72,6 +77,7 @@ class LocalProvider(ScriptedProvider):
         super().__init__(
             rules=[
                 Rule(_after_tool, _tell_result),
+                Rule(re.escape(UNINTELLIGIBLE), _NOT_UNDERSTOOD),
                 Rule(r"^\s*(help|what can you do|who are you|\?)\b", _HELP),
                 Rule(r"\bmarkdown\b", _MARKDOWN),
                 Rule(_NAME.pattern, lambda request, found: f"Nice to meet you, {found[1]}. I will remember that."),

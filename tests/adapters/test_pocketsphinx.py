@@ -17,12 +17,14 @@ from uttering import noisy, uttered, word_errors
 from rxstage import Audio, MissingExtra, Pipeline
 from rxstage.adapters import pocketsphinx
 from rxstage.adapters._sphinx_decoder import SphinxDecoder, _words_of, grammar_of
+from rxstage.adapters.espeak import EspeakTts
 from rxstage.adapters.pocketsphinx import PocketsphinxStt
 from rxstage.adapters.speech import stt_of
 from rxstage.content import AudioFormat
-from rxstage.ports import SpeechError, Transcript
+from rxstage.ports import UNINTELLIGIBLE, SpeechError, Transcript
 from rxstage.providers import LocalProvider
 from rxstage.stages.provider import ProviderStage
+from rxstage.stages.stt import STTStage
 from rxstage.testing import assert_no_leaks, run_virtual
 
 pytestmark = pytest.mark.needs("module:pocketsphinx", "module:numpy", "module:soxr")
@@ -95,6 +97,48 @@ async def test_the_assistant(decibels: float | None) -> None:
 def test_the_provider_answers_it(question: str, answer: str) -> None:
     """The local provider knows each of those sentences as they are written by the grammar."""
     assert answer in Pipeline.of(ProviderStage(provider=LocalProvider())).run(question).messages[-1].text
+
+
+OTHERS: Final = (
+    "tell me a joke",
+    "how is the weather today",
+    "who was the first president",
+    "play some music",
+    "what is the capital of France",
+    "i would like to book a table for two people",
+    "can you order a pizza for me",
+    "how old are you",
+)
+
+
+@pytest.mark.parametrize("voice", ["en-us", "en-us+m3"])
+@on_a_loop
+async def test_no_sentence_of_the_grammar(voice: str) -> None:
+    """What is none of the grammar is mostly told as such, where others take it for the nearest; what is one is not."""
+    tts = EspeakTts(voice)
+    marking, dropping = (PocketsphinxStt(grammar=SWITCHES, unknown=text) for text in (UNINTELLIGIBLE, ""))
+    for text in COMMANDS:
+        assert (await marking.transcribe(await uttered(text, tts))).text == text
+    sounds = [await uttered(text, tts) for text in OTHERS]
+    marked = [(await marking.transcribe(sound)).text for sound in sounds]
+    assert marked.count(UNINTELLIGIBLE) >= 6
+    dropped = [(await dropping.transcribe(sound)).text for sound in sounds]
+    assert dropped == [text if text != UNINTELLIGIBLE else "" for text in marked]
+    nearest = [(await PocketsphinxStt(grammar=SWITCHES).transcribe(sound)).text for sound in sounds]
+    assert sum(text in COMMANDS for text in nearest) > sum(text in COMMANDS for text in marked)
+
+
+@on_a_loop
+async def test_the_assistant_asks_again() -> None:
+    """The local assistant says that it has not understood what it does not know, in words and not at random."""
+    pipeline = Pipeline.of(STTStage("hear", stt=stt_of("pocketsphinx:assistant")) >> ProviderStage(provider="local"))
+    result = await pipeline.execute(
+        [await uttered(text) for text in ("what is the capital of France", "what is six times seven")]
+    )
+    assert result.text.startswith(UNINTELLIGIBLE)
+    told, answered = (message.text for message in result.messages if message.role == "assistant")
+    assert answered == "6 * 7 = 42"
+    assert told.startswith("I did not understand that.")
 
 
 @on_a_loop
@@ -267,6 +311,11 @@ def test_the_interpreter_ends_meanwhile() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
+        (
+            {"unknown": ""},
+            ValueError,
+            "unknown='' needs a grammar, and the model of English that it brings",
+        ),
         (
             {"grammar": "<said> = yes;"},
             ValueError,
