@@ -21,13 +21,14 @@ from rxstage.errors import (
     RxStageError,
     ShutdownTimeout,
 )
-from rxstage.flow.bridge import Source, open_source
+from rxstage.flow.bridge import open_source
 from rxstage.flow.buffer import Buffer
 from rxstage.flow.entry import Entry
 from rxstage.flow.gate import Gate
 from rxstage.flow.operator import ExecutionScheduler
 from rxstage.flow.outlet import Outlet
 from rxstage.flow.port import Push
+from rxstage.flow.source import Source
 from rxstage.flow.valve import Valve
 from rxstage.observe.metrics import Metrics, Statistics, metrics_of, statistics_of
 from rxstage.observe.stream import EventStream

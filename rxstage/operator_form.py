@@ -15,14 +15,16 @@ from reactivex.scheduler import CurrentThreadScheduler
 
 from rxstage.element import StreamElement
 from rxstage.errors import RxStageError
-from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
+from rxstage.flow.bridge import open_source
 from rxstage.flow.buffer import BATCH
 from rxstage.flow.callback import CAUGHT
 from rxstage.flow.entry import Entry
 from rxstage.flow.guard import Guard, Serial
+from rxstage.flow.inlet import Observed
 from rxstage.flow.loopthread import shared_loop
 from rxstage.flow.operator import ExecutionScheduler
 from rxstage.flow.outlet import Outlet
+from rxstage.flow.source import Source, is_file, is_single, lines_of
 from rxstage.flow.valve import Valve
 from rxstage.running import Run
 

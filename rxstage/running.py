@@ -25,7 +25,7 @@ from rxstage.observe.log import warn
 if TYPE_CHECKING:
     from reactivex.abc import SchedulerBase
 
-    from rxstage.flow.bridge import Source
+    from rxstage.flow.source import Source
     from rxstage.graph.compile import Plan
 
 __all__ = ["Run"]

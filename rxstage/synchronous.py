@@ -12,11 +12,13 @@ from reactivex import abc
 from rxstage.content import EndOfStream
 from rxstage.element import StreamElement
 from rxstage.errors import ExecutionTimeout
-from rxstage.flow.bridge import Observed, Source, is_file, is_single, lines_of, open_source
+from rxstage.flow.bridge import open_source
 from rxstage.flow.callback import CAUGHT
 from rxstage.flow.codegen import MORE
 from rxstage.flow.entry import Entry
+from rxstage.flow.inlet import Observed
 from rxstage.flow.loopthread import LoopThread
+from rxstage.flow.source import Source, is_file, is_single, lines_of
 from rxstage.flow.valve import Valve
 from rxstage.operator_form import runs_inline
 from rxstage.result import Result

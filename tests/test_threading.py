@@ -108,7 +108,7 @@ def test_another_thread_is_slowed_by_blocking_it(on_a_loop: bool) -> None:
 
 def test_a_producer_is_blocked_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A producer that is blocked while nothing moves is let go after a while, and the execution fails."""
-    monkeypatch.setattr("rxstage.flow.bridge._PATIENCE", 0.05)
+    monkeypatch.setattr("rxstage.flow.inlet._PATIENCE", 0.05)
 
     async def never(element: StreamElement) -> StreamElement:
         await asyncio.Event().wait()

@@ -27,7 +27,7 @@ from rxstage import (
     StreamElement,
     Text,
 )
-from rxstage.flow.bridge import is_file, is_single, lines_of
+from rxstage.flow.source import is_file, is_single, lines_of
 from rxstage.testing import SinkProbe, SourceProbe, assert_no_leaks, settle, virtual
 
 WAIT = 20.0
