@@ -267,16 +267,20 @@ class StageContext:
         """
         return Interruptible(items, self._scope, self.stage, self._streamer().interrupts)
 
-    def post(self, value: Any) -> None:
+    def post(self, value: Any) -> bool:
         """Put an element into the stage's own input, in a function of the whole stream: a result that came late.
 
         It is the next element that the function gets after those that wait for it. An `Interrupt` that comes first
-        takes it away, unless its priority is CRITICAL. Past the end of the input nothing can be posted any more.
+        takes it away, unless its priority is CRITICAL. Past the end of the input only an `Interrupt` can be posted,
+        which goes on at once: that of a stage that has another source of its own.
+
+        Returns:
+            Whether the function will get it.
 
         Raises:
             RxStageError: the stage is no function of the whole stream, or its input has ended.
         """
-        self._streamer().post(StreamElement.of(value))
+        return self._streamer().post(StreamElement.of(value))
 
     def hold(self, control: StreamElement) -> None:
         """Keep a control that the function of the whole stream was just handed from going on by itself.

@@ -68,14 +68,18 @@ class Streamer:
         self.down.control(element)
         self.arrived.wake()
 
-    def post(self, element: StreamElement) -> None:
-        """Put an element into the input, behind what waits there."""
+    def post(self, element: StreamElement) -> bool:
+        """Put an element into the input, behind what waits there; False where it went on: an interrupt past the end."""
+        if element.content.__class__ is Interrupt and self.buffer.ended and not self.over:
+            self.down.control(element if element.sequence else self.scope.born(element, self.callback.node))
+            return False
         if self.over or self.buffer.ended:
             raise RxStageError(f"stage {self.name!r} gets nothing more: its input has ended")
         if element.__class__ is StreamElement:
             self.buffer.push(element)
         else:
             self.buffer.control(element)
+        return True
 
     def hold(self, control: StreamElement) -> None:
         """Keep a control that was handed out from going on before the function yields it."""

@@ -107,12 +107,7 @@ class WebSocketBridgeStage(Stage):
 
         def overtake(interrupt: StreamElement) -> bool:
             theirs[:] = [interrupt.content]
-            try:
-                context.post(interrupt)
-            except RxStageError:  # the input has ended: it goes the usual way
-                return False
-            session.incoming.hold()  # what comes behind it must not flow on before this stage has been handed it
-            return True
+            return _overtaken(interrupt, session, context)
 
         async with self._session(context) as session:
             session.overtake = overtake
@@ -196,14 +191,18 @@ class _Incoming(Stage):
     async def process(
         self, elements: AsyncIterator[StreamElement], context: StageContext
     ) -> AsyncIterator[StreamElement]:
-        async def pass_by(session: Session) -> None:
+        async def pass_by() -> None:
             async for element in elements:
-                if not element.is_control:
+                if element.content.__class__ is Interrupt:
+                    session.incoming.let_go()
+                elif not element.is_control:
                     await session.incoming.put(element)
 
-        async with self.bridge._session(context) as session, _task(pass_by(session), session):
-            async for element in session:
-                yield element
+        async with self.bridge._session(context) as session:
+            session.overtake = lambda interrupt: _overtaken(interrupt, session, context)
+            async with _task(pass_by(), session):
+                async for element in session:
+                    yield element
 
 
 class _Outgoing(Stage):
@@ -223,6 +222,17 @@ class _Outgoing(Stage):
                 if element.is_control:
                     yield element
             await session.say_end()
+
+
+def _overtaken(interrupt: StreamElement, session: Session, context: StageContext) -> bool:
+    """Send an `Interrupt` that was received past what the stage has no room for; tells whether that could be done."""
+    try:
+        handed = context.post(interrupt)
+    except RxStageError:  # the stage has ended: it goes the usual way
+        return False
+    if handed:
+        session.incoming.hold()  # what comes behind it must not flow on before the stage has been handed it
+    return True
 
 
 @asynccontextmanager

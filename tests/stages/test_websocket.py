@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+import reactivex as rx
 
 from rxstage import (
     Audio,
@@ -19,6 +20,7 @@ from rxstage import (
     Message,
     PassthroughStage,
     Pipeline,
+    PipelineConfig,
     Retry,
     StageError,
     StreamElement,
@@ -29,6 +31,7 @@ from rxstage.testing import assert_no_leaks
 from rxstage.websocket.hosted import ServerSession
 from rxstage.websocket.options import ServerOptions
 from rxstage.websocket.server import WebSocketServer
+from rxstage.websocket.session import Session
 
 LIMIT = 30.0
 UP = Pipeline.of(MapStage("up", str.upper, on=Text))
@@ -151,6 +154,42 @@ async def test_the_answer_goes_back_over_the_same_connection() -> None:
         result = await Pipeline.of(WebSocketBridgeStage(server.url)).execute(["a", StreamElement.end_of_turn(), "b"])
     assert contents(result.elements) == [Text("A"), EndOfTurn(), Text("B")]
     assert left == []  # a sink has no output
+
+
+@live
+@pytest.mark.parametrize("fed", [False, True], ids=["pure source", "with an input"])
+async def test_an_interrupt_overtakes_in_a_source(fed: bool) -> None:
+    """Behind `incoming`, too, an interrupt acts at once: full buffers are emptied, work is cut short."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def think(text: str) -> str:
+        if text == "next":
+            return text
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return text
+
+    session = Session()
+    bridge = WebSocketBridgeStage(session)
+    stages = bridge.incoming >> MapStage("think", think, on=Text, interruptible=True)
+    source = rx.never() if fed else None
+    async with Pipeline.of(stages, config=PipelineConfig(buffer_size=4)).execute(source) as execution:
+        for number in range(20):
+            session.incoming.offer(StreamElement.of(str(number)))
+        output = aiter(execution)
+        first = asyncio.ensure_future(anext(output))
+        await begun.wait()
+        for _ in range(100):  # turns of the loop, till the valve is closed
+            await asyncio.sleep(0)
+        assert len(session.incoming.items) > 10
+        assert session.arrive(StreamElement.interrupt("stop"))
+        assert session.arrive(StreamElement.of("next"))
+        assert (await first).content == Interrupt("stop")
+        assert cancelled.is_set()
+        assert (await anext(output)).text == "next"
 
 
 @live
