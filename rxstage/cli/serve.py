@@ -67,9 +67,9 @@ def serve(
     voice = Voice.of(model, base_url, stt=stt, tts=tts, vad=vad, silence=silence, system=system)
     tls = None if cert is None or key is None else (cert, key)
     server = page_server(voice, host, port, token=token, names=tuple(allow_host or ()), tls=tls)
-    if server.is_open and token is None:
+    if server.options.is_open and token is None:
         say("everybody who can reach this address can talk to the model: --token asks for one")
-    if server.is_open and tls is None:
+    if server.options.is_open and tls is None:
         say("browsers give the microphone to https and to this machine only: other machines need --cert and --key")
 
     async def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rxstage.errors import require
+from rxstage.websocket.hosts import knows
 from rxstage.websocket.limits import known_secret
 from rxstage.websocket.options import ServerOptions
 
@@ -18,7 +19,7 @@ __all__ = ["Door"]
 
 
 class Door:
-    """Answers plain HTTP requests with files, and checks origin and token of the others.
+    """Answers plain HTTP requests with files, and checks host, origin and token.
 
     Args:
         options: of the server.
@@ -32,6 +33,8 @@ class Door:
     def answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """The response; None: it may become a WebSocket."""
         headers, options = request.headers, self._options
+        if not self._is_own(headers):
+            return self._plain(HTTPStatus.MISDIRECTED_REQUEST, "this server does not go by this name; `hosts` adds one")
         path = request.path.partition("?")[0]
         if not any("websocket" in value.lower() for value in headers.get_all("Upgrade")):
             return self._file(path)
@@ -46,11 +49,25 @@ class Door:
                 return self._plain(HTTPStatus.UNAUTHORIZED, "not the right token", ("WWW-Authenticate", "Bearer"))
         return None
 
+    def head(self, connection: ServerConnection, request: Request, response: Response) -> None:
+        """Put the server's own headers into a response, whoever made it, that does not open a WebSocket."""
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            for name, value in self._options.headers.items():
+                response.headers.pop(name, None)  # setting one adds to those of its name
+                response.headers[name] = value
+
     def token_of(self, connection: ServerConnection) -> str | None:
         """The token that the request has brought in its head."""
         request = connection.request
         given = request.headers.get_all("Authorization") if request is not None else ()
         return given[0].partition(" ")[2].strip() if given else None
+
+    def _is_own(self, headers: Any) -> bool:
+        names = self._options.hosts
+        if names is None:
+            return True
+        given = headers.get_all("Host")
+        return len(given) == 1 and knows(given[0], names, self._options.host)
 
     def _is_welcome(self, headers: Any) -> bool:
         given = headers.get_all("Origin")

@@ -76,6 +76,7 @@ class WebSocketServer:
             subprotocols=[SUBPROTOCOL],
             select_subprotocol=lambda _, offered: SUBPROTOCOL if SUBPROTOCOL in offered else None,
             process_request=self._door.answer,
+            process_response=self._door.head,
             server_header=None,
             compression=None,  # sound does not shrink
             max_size=options.limits.message_bytes,
