@@ -363,6 +363,10 @@ class Dialogue:
         except Exception as error:
             context.emit_event("provider.call.failed", **told, duration=context.now() - begin, error=str(error))
             raise
+        except BaseException:  # an interrupt or the end of the execution; what it has used nobody told
+            characters = sum(map(len, call.pieces))
+            context.emit_event("provider.call.cancelled", **told, duration=context.now() - begin, characters=characters)
+            raise
         finish = call.finish or Finish()
         used = finish.usage or Usage()
         context.emit_event(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from rxstage import (
     Data,
     Event,
+    ExecutionCancelled,
     Failure,
     Image,
     Message,
@@ -483,6 +485,30 @@ def test_events() -> None:
         "cost": 0.0,
     }
     assert told["provider.call.started"].stage == "assistant"
+
+
+@pytest.mark.parametrize("how", ["interrupt", "cancel", "leave"])
+def test_a_call_that_is_cut_short_is_told(how: str) -> None:
+    """An interrupt, a cancelled execution and a consumer that leaves end the call; an event says so."""
+    events: list[Event] = []
+
+    async def main() -> None:
+        pipeline = answering(ScriptedProvider(Reply(text="a b c d e", token_delay=1.0)))
+        async with pipeline.execute(feed((0, Message.user("x")), (9, END()))) as execution:
+            execution.events.subscribe(events.append)
+            async for element in execution:
+                if element.text == " b" and how == "interrupt":
+                    execution.interrupt()
+                elif element.text == " b" and how == "cancel":
+                    execution.cancel()
+                elif element.text == " b":
+                    break
+
+    with assert_no_leaks(), suppress(ExecutionCancelled):
+        run_virtual(main())
+    told = [event for event in events if event.type.startswith("provider.")]
+    assert [event.type.rpartition(".")[2] for event in told] == ["started", "first_token", "cancelled"]
+    assert told[-1].data == {"provider": "scripted", "model": "script", "duration": 1.0, "characters": 3}
 
 
 def test_laws() -> None:
