@@ -96,22 +96,30 @@ class Conversation:
         self.entries.append(entry)
         return entry
 
-    def cut(self, heard: str) -> None:
-        """Leave of the newest answer only what was heard of it; the rest was never said.
+    def cut(self, heard: str | None, answer: Entry | None = None) -> None:
+        """Leave of an answer only what was heard of it, and nothing of the answers after it: they were never said.
 
-        Nothing changes where it is stored already, or where the newest message is no answer.
+        What is stored already stays as it is, and so does what others have said.
 
         Args:
-            heard: the beginning of the answer that was heard; "" takes it away.
+            heard: the beginning of the answer that was heard; "" takes it away, None leaves it whole.
+            answer: the message that is cut; by default the newest one, if it is an answer.
         """
-        if len(self.entries) <= self.stored or (entry := self.entries[-1]).message.role != "assistant":
+        entries, stored = self.entries, self.stored
+        if answer is None and entries:
+            answer = entries[-1]
+        at = next((at for at, entry in enumerate(entries) if answer is not None and entry.id == answer.id), None)
+        if at is None:
             return
-        metadata = {**entry.metadata, "interrupted": True}
+        after = max(at + 1, stored)
+        entries[after:] = [entry for entry in entries[after:] if entry.message.role not in ("assistant", "tool")]
+        if heard is None or at < stored or (entry := entries[at]).message.role != "assistant":
+            return
         if heard.strip():
             message = Message.assistant(heard.rstrip(), usage=entry.message.usage)
-            self.entries[-1] = Entry(message, entry.id, metadata)
+            entries[at] = Entry(message, entry.id, {**entry.metadata, "interrupted": True})
         else:
-            del self.entries[-1]
+            del entries[at]
 
     def restore(self, stored: StoredConversation) -> None:
         """Take over what a store has; what is here and not stored yet stays, behind it."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from rxstage.content import Audio, Data, EndOfTurn, Interrupt, Message, Text
 from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT, Conversation, conversations
 from rxstage.element import StreamElement
+from rxstage.ports.store import Entry
 from rxstage.stage import Stage, StageContext, StageType
 from rxstage.voice.floor import floor
 from rxstage.voice.speech import Spoken
@@ -23,8 +24,8 @@ class PacingStage(Stage):
     """Lets sound go on when it is time to play it, in short frames, so that what was not played yet can be taken back.
 
     It keeps the account of what was heard: an `Interrupt` leaves of the answer in the conversation's history only the
-    text whose sound had been played, by the `Spoken` marks between the sound. It waits where an `InterruptionStage`
-    tells it to.
+    text whose sound had been played, by the `Spoken` marks between the sound, and nothing of the answers that wait
+    behind it. It waits where an `InterruptionStage` tells it to.
 
     Args:
         name: name in the graph.
@@ -83,18 +84,21 @@ class PacingStage(Stage):
                     await context.sleep(min(left, self.frame))
                 if not context.interrupted:
                     held.done()
-                    account.begin()
+                    account.end(conversations(context).of(newest))
             elif not element.is_control:
                 account.go_on()
                 if (said := _said(element)) is not None:
                     newest = element
-                    account.say(said, whole=content.__class__ is Message)
+                    account.say(said, content.__class__ is Message, conversations(context).of(element))
             held.heard = account.heard()
             yield element
 
 
 class _Account:
-    """What has been played, and which text was heard in it."""
+    """What has been played, and which text was heard in it.
+
+    The history may be ahead of it by several answers, whose sound waits.
+    """
 
     def __init__(self, context: StageContext) -> None:
         self._now = context.now
@@ -103,7 +107,8 @@ class _Account:
         self._marks: list[tuple[float, str]] = []  # when each text will have been heard
         self._text: list[str] = []  # of the answer, as far as it has come
         self._whole = False  # whether that is all of it
-        self._left: str | None = None  # what had been heard when the sound ended, till whoever answers has asked
+        self._past = ""  # id of the last message of the history that is no concern any more
+        self._left: tuple[str | None, str] | None = None  # what was heard of what, till whoever answers has asked
         self._asked = False  # whether whoever answers has heard of the interrupt first
 
     def play(self, seconds: float) -> None:
@@ -111,10 +116,10 @@ class _Account:
         self.go_on()
         self.played = max(self.played, self._now()) + seconds
 
-    def say(self, text: str, whole: bool) -> None:
+    def say(self, text: str, whole: bool, conversation: Conversation) -> None:
         """So much of the answer has come, or all of it."""
         if self._whole:  # that was the answer before
-            self.begin()
+            self.end(conversation)
         if not whole or not self._text:
             self._text.append(text)
         self._whole = whole
@@ -127,8 +132,13 @@ class _Account:
         """The text of the answer that has gone out."""
         return "".join(text for _, text in self._marks)
 
-    def begin(self) -> None:
-        """The next answer begins."""
+    def end(self, conversation: Conversation) -> None:
+        """All of the answer has gone out; the next one begins."""
+        if (answer := self._answer(conversation, "".join(self._text))) is not None:
+            self._past = answer.id
+        self._begin()
+
+    def _begin(self) -> None:
         self._marks.clear()
         self._text.clear()
         self._whole = False
@@ -139,33 +149,57 @@ class _Account:
 
     def interrupt(self, conversation: Conversation) -> None:
         """The sound ends here. Whoever answers may still be adding what it had made: it asks then."""
-        if self._open() and not self._asked:
-            self._left = self._so_far()
-            conversation.cut(_of_newest(self._left, conversation))
+        if not self._asked:
+            self._left = self._so_far_of()
+            self._cut(*self._left, conversation)
         self._asked = False
         self.played, self.busy = 0.0, False
-        self.begin()
+        if conversation.entries:
+            self._past = conversation.entries[-1].id
+        self._begin()
 
     def cut(self, conversation: Conversation) -> None:
-        """Leave of the newest answer what was heard, if it is being interrupted in its sound."""
-        heard, self._left = self._left, None
-        if heard is None and self._open():
-            heard, self._asked = self._so_far(), True
-        if heard is not None:
-            conversation.cut(_of_newest(heard, conversation))
+        """Leave of the answers what was heard, if they are being interrupted in their sound."""
+        left, self._left = self._left, None
+        if left is None:
+            left, self._asked = self._so_far_of(), True
+        self._cut(*left, conversation)
 
-    def _open(self) -> bool:
-        """Whether the answer is still being said: its sound is played or waits, or some of its text was not heard."""
-        return self.busy or self.played > self._now() or _letters(self._so_far()) < _letters("".join(self._text))
+    def _so_far_of(self) -> tuple[str | None, str]:
+        """What was heard of the answer, None if that was all, and the answer as far as it has come.
 
-    def _so_far(self) -> str:
-        return "".join(text for at, text in self._marks if at <= self._now())
+        It is still being said where its sound is played or waits, or some of its text was not heard.
+        """
+        text, heard = "".join(self._text), "".join(text for at, text in self._marks if at <= self._now())
+        said = not self.busy and self.played <= self._now() and len(_letters(heard)) >= len(_letters(text))
+        return (None if said and text else heard), text
+
+    def _cut(self, heard: str | None, text: str, conversation: Conversation) -> None:
+        answer = self._answer(conversation, text)
+        if answer is not None:
+            conversation.cut(heard if heard is None else _of_message(heard, conversation, answer), answer)
+
+    def _answer(self, conversation: Conversation, text: str) -> Entry | None:
+        """The message in which the answer ends that begins with a text: the first of those still to be said."""
+        entries = conversation.entries
+        begin = next((at for at, entry in enumerate(entries, 1) if entry.id == self._past), conversation.stored)
+        come = _letters(text)
+        said, last = "", None
+        for entry in entries[begin:]:
+            if entry.message.role == "assistant":
+                said, last = said + _letters(entry.message.text), entry
+            elif entry.message.role == "user" and last is not None:
+                if said.startswith(come) or come.startswith(said):
+                    return last
+                said, last = "", None
+        return last
 
 
-def _of_newest(heard: str, conversation: Conversation) -> str:
-    """What was heard of the newest message; before it come those of the same turn that called tools."""
+def _of_message(heard: str, conversation: Conversation, answer: Entry) -> str:
+    """What was heard of the last message of an answer; before it come those that called tools."""
     earlier: list[str] = []
-    for entry in reversed(conversation.entries[:-1]):
+    at = next(at for at, entry in enumerate(conversation.entries) if entry.id == answer.id)
+    for entry in reversed(conversation.entries[:at]):
         if entry.message.role == "user":
             break
         if entry.message.role == "assistant":
@@ -179,8 +213,8 @@ def _of_newest(heard: str, conversation: Conversation) -> str:
     return heard
 
 
-def _letters(text: str) -> int:
-    return len("".join(text.split()))
+def _letters(text: str) -> str:
+    return "".join(text.split())
 
 
 def _said(element: StreamElement) -> str | None:

@@ -252,6 +252,34 @@ def test_an_answer_with_tools_is_cut_in_its_last_message(at: float, said: list[s
     assert messages == ["a", "Let me look it up. ", *said, "b"]
 
 
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (0.5, ["a", "b", "c"]),
+        (1.0, ["a", "One one one one.", "b", "c"]),
+        (1.9, ["a", "One one one one. Two two two two.", "b", "c"]),
+        (2.6, ["a", "One one one one. Two two two two.", "b", "Three three three.", "c"]),
+        (9.0, ["a", "One one one one. Two two two two.", "b", "Three three three. Four.", "c"]),
+    ],
+)
+@pytest.mark.parametrize("tools", [False, True], ids=["", "tools"])
+@pytest.mark.parametrize("ends", [False, True], ids=["", "ends"])
+def test_answers_that_wait_for_their_turn_were_not_heard(at: float, said: list[str], tools: bool, ends: bool) -> None:
+    """Where two answers are made and the first is still played, an interrupt cuts that one and takes the other away."""
+    call = ToolCall(id="1", name="add")
+    first = [Reply(tool_calls=(call,))] if tools else []
+    texts = ("One one one one. Two two two two.", "Three three three. Four.", "Yes?")
+    provider = ScriptedProvider(*first, *texts)
+    stage = ProviderStage(provider=provider, tools=[add])
+    pipeline = Pipeline.of(
+        stage >> TTSStage(tts=ScriptedTts()) >> PacingStage(pre_roll=0.0), config=PipelineConfig(buffer_size=64)
+    )
+    end = [(0.0, END())] if ends else []
+    asked = ((0.0, Message.user("a")), *end, (0.0, Message.user("b")), *end)
+    timed(pipeline, *asked, (at, StreamElement.interrupt()), (0.5, Message.user("c")))
+    assert [m.text for m in provider.calls[-1].messages if m.role != "tool" and not m.tool_calls] == said
+
+
 def test_an_interrupt_in_a_pause() -> None:
     """An answer that waits has not been heard to its end, however long it waits."""
     assert answered(5.0, wait=0.0, pause=1.0) == ["a", "One one one one.", "b"]
