@@ -46,6 +46,7 @@ BACK_CHANNEL: Final = (
 
 _DECIDE: Final = object()  # posted when the time is up
 _SOON: Final = 0.01  # seconds that make no difference
+_AGAIN: Final = 0.02  # seconds between two looks whether the user's words are there
 _WORDS: Final = re.compile(r"[\w'-]+")
 
 
@@ -59,7 +60,8 @@ class InterruptionStage(Stage):
     - with `minimum_words=0` the speech has to last `minimum_duration` seconds;
     - else its transcript has to have that many words that are not in `ignore`.
 
-    Where it was nothing, the sound goes on where it waited, and what was said of no weight is dropped.
+    Where it was nothing, the sound goes on where it waited, and what was said of no weight is dropped. A user who goes
+    on before the words so far are understood interrupts as soon as they are, so that they are not lost.
 
     Args:
         name: name in the graph.
@@ -96,7 +98,7 @@ class InterruptionStage(Stage):
                 if timer is not None and value is _DECIDE and (missing := self._missing(held)):
                     timer = loop.call_later(missing, _wake, context)
                 elif timer is not None:
-                    decided = self._decided(element)
+                    decided = self._decided(element, held)
                     if decided is not None:
                         timer.cancel()
                         timer = None
@@ -112,9 +114,9 @@ class InterruptionStage(Stage):
                 if content.__class__ is Interrupt:
                     held.over()
                 elif value.__class__ is SpeechStarted and held.answering and timer is None:
-                    if self.minimum_words or self.minimum_duration:
+                    if self.minimum_words or self.minimum_duration or _gets_words(held):
                         held.paused = self.pause
-                        wait = self.minimum_duration if not self.minimum_words else self.patience
+                        wait = self.patience if self.minimum_words else self.minimum_duration or _AGAIN
                         timer = loop.call_later(wait, _wake, context)
                     else:
                         yield self._interrupt(held, context)
@@ -134,7 +136,11 @@ class InterruptionStage(Stage):
 
     def _missing(self, held: Floor) -> float:
         """Seconds of speech that are missing for an interruption: the user may be silent since, and not at the end."""
-        if self.minimum_words or held.voiced is None or held.voiced >= self.minimum_duration - _SOON:
+        if self.minimum_words:
+            return 0.0
+        if _gets_words(held):
+            return _AGAIN
+        if held.voiced is None or held.voiced >= self.minimum_duration - _SOON:
             return 0.0
         return max(self.minimum_duration - held.voiced, _SOON)
 
@@ -142,7 +148,7 @@ class InterruptionStage(Stage):
         """How many words count."""
         return sum(word not in self.ignore for word in _WORDS.findall(text.casefold()))
 
-    def _decided(self, element: StreamElement) -> bool | None:
+    def _decided(self, element: StreamElement, held: Floor) -> bool | None:
         """Whether the speech interrupts; None where that is still open."""
         content = element.content
         if content.__class__ is Interrupt:
@@ -155,8 +161,13 @@ class InterruptionStage(Stage):
                 return True if enough else False if final else None
             return False if value is _DECIDE or value.__class__ is SpeechEnded else None
         if value.__class__ is SpeechEnded:
-            return bool(value.duration >= self.minimum_duration)
+            return bool(value.duration >= self.minimum_duration) and not _gets_words(held)
         return True if value is _DECIDE else None
+
+
+def _gets_words(held: Floor) -> bool:
+    """Whether what the user said before is still being understood: an interrupt would take it away and stop nothing."""
+    return held.understanding and not held.speaking
 
 
 def _wake(context: StageContext) -> None:

@@ -17,6 +17,7 @@ from rxstage.errors import require
 from rxstage.ports.stt import SpeechError, Stt, Transcript
 from rxstage.priority import Priority
 from rxstage.stage import Stage, StageContext, StageType
+from rxstage.voice.floor import floor
 from rxstage.voice.hearing import Hearing
 from rxstage.voice.pcm import mono16
 from rxstage.voice.speech import SpeechEnded, SpeechStarted
@@ -78,6 +79,7 @@ class STTStage(Stage):
     ) -> AsyncIterator[StreamElement]:
         preparing = asyncio.create_task(self._stt.prepare(), name="rxstage:prepare")
         preparing.add_done_callback(_forget)  # what went wrong is said by the first utterance, too
+        held = floor(context)
         hearing: Hearing | None = None  # an utterance while it is said
         newest: StreamElement | None = None  # the newest piece of it
         try:
@@ -98,9 +100,11 @@ class STTStage(Stage):
                 elif content.__class__ is Audio:
                     ended = element
                 if ended is not None:
+                    held.understanding = True
                     async with context.interruptible(self._understood(ended, context, hearing)) as said:
                         async for piece in said:
                             yield piece
+                    held.understanding = False
                     if hearing is not None:
                         await hearing.aclose()
                         hearing = None
@@ -110,6 +114,7 @@ class STTStage(Stage):
                     yield element
         finally:
             preparing.cancel()
+            held.understanding = False
             if hearing is not None:
                 await hearing.aclose()
 

@@ -96,6 +96,30 @@ def test_barge_in() -> None:
     assert heard(out, 4.0, 99.0) == pytest.approx(10, abs=1)
 
 
+@pytest.mark.parametrize("duration", [0.0, 0.2])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_going_on_while_one_is_understood(duration: float, streaming: bool) -> None:
+    """Who goes on before the first words are understood is answered to all of them, and not to the first ones alone."""
+    provider = ScriptedProvider(Reply(text=LONG, delay=0.3), "Yes?")
+    pipeline = Pipeline.of(
+        InterruptionStage(minimum_duration=duration)
+        >> STTStage(stt=ScriptedStt(["I would like", "a cup of tea"], delay=1.0), streaming=streaming)
+        >> ProviderStage(provider=provider)
+        >> TTSStage(tts=ScriptedTts())
+        >> PacingStage(pre_roll=0.0)
+    )
+
+    def spoken(at: float, lasts: float) -> list[tuple[float, Any]]:
+        sound = Audio(bytes(32_000), 16_000)
+        return [(at, SpeechStarted(0.0)), (lasts, sound), (0.0, SpeechEnded(0.0, lasts)), (0.0, END())]
+
+    out = timed(pipeline, *spoken(0.0, 1.0), *spoken(0.5, 2.0))
+    (interrupted,) = (at for at, what in out if what == "Interrupt")
+    assert 2.0 <= interrupted <= 2.02
+    assert [message.text for message in provider.calls[-1].messages] == ["I would like", "a cup of tea"]
+    assert [what for _, what in out if what.startswith("<assistant")] == ["<assistant: Yes?>"]
+
+
 def test_a_short_noise_only_makes_it_wait() -> None:
     """Speech shorter than `minimum_duration` pauses the sound, which then goes on: nothing of it is lost."""
     whole = timed(talking(), *utterance("Hello.", 0.0))
