@@ -121,6 +121,45 @@ class Conversation:
         else:
             del entries[at]
 
+    def revise(self, said: str, went_out: str, *, interrupted: bool = False) -> None:
+        """Have the newest answer be what went out of it, where a stage has changed it on its way.
+
+        Nothing changes of what is stored already, nor where the newest answer does not say that.
+
+        Args:
+            said: the answer, in one message or in several with calls of tools.
+            went_out: what stands in its place; "" takes it away.
+            interrupted: `said` is only as far as it came; no more than that went out.
+        """
+        entries = self.entries
+        begin = next((at for at in range(len(entries), 0, -1) if entries[at - 1].message.role == "user"), 0)
+        answer = [at for at in range(begin, len(entries)) if entries[at].message.role == "assistant"]
+        texts = [entries[at].message.text for at in answer]
+        whole = "".join(texts)
+        if not answer or not (whole.startswith(said) if interrupted else whole == said):
+            return
+        if interrupted:  # what came last was on its way
+            texts[-1] = texts[-1].removesuffix(whole[len(said) :])
+        first, last, head, tail = 0, len(texts), 0, len(went_out)
+        while first < last and went_out.startswith(texts[first], head):
+            head += len(texts[first])
+            first += 1
+        while first < last and texts[last - 1] and went_out.endswith(texts[last - 1], head, tail):
+            last -= 1
+            tail -= len(texts[last])
+        texts[first:last] = [went_out[head:tail], *[""] * (last - first - 1)][: last - first]
+        for at, text in reversed([*zip(answer, texts, strict=True)]):
+            entry = entries[at]
+            if at < self.stored or entry.message.text == text:
+                continue
+            if text or entry.message.tool_calls:
+                message = Message.assistant(
+                    *((text,) if text else ()), tool_calls=entry.message.tool_calls, usage=entry.message.usage
+                )
+                entries[at] = Entry(message, entry.id, {**entry.metadata, "revised": True})
+            else:
+                del entries[at]
+
     def restore(self, stored: StoredConversation) -> None:
         """Take over what a store has; what is here and not stored yet stays, behind it."""
         unsaved = self.entries[self.stored :]
@@ -161,7 +200,10 @@ class Conversations:
             element: names it in its metadata; without one, and where it names none, it is `default`.
             default: id for elements that name none.
         """
-        id = str(element.metadata.get(CONVERSATION, default)) if element is not None else default
+        return self.named(str(element.metadata.get(CONVERSATION, default)) if element is not None else default)
+
+    def named(self, id: str) -> Conversation:
+        """The conversation of that id."""
         held = self._held.get(id)
         if held is None:
             held = self._held[id] = Conversation(id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,7 @@ from rxstage.element import StreamElement
 from rxstage.stage import Stage, StageContext, StageType
 from rxstage.validation.base import Policy
 from rxstage.validation.checkpoint import Checkpoint
+from rxstage.validation.outgoing import Outgoing
 from rxstage.validation.rules import Rules
 
 __all__ = ["ValidationStage"]
@@ -84,39 +85,54 @@ class ValidationStage(Stage):
     async def process(
         self, elements: AsyncIterator[StreamElement], context: StageContext
     ) -> AsyncIterator[StreamElement]:
-        checkpoint = Checkpoint(
-            self._rules, context, user=self.checks == "input", most=self.max_characters, turns=self.turns
-        )
-        async for element in elements:
-            kind = element.content.__class__
-            if kind is Text:
-                for each in checkpoint.text(element):
-                    yield each
-            elif kind is Message or kind is Parts or kind is Data:
-                treat = checkpoint.data if kind is Data else checkpoint.message
-                async with aclosing(treat(element)) as valid:
-                    async for each in valid:
-                        yield each
-            elif kind is Image:
-                for each in checkpoint.image(element):
-                    yield each
-            elif kind is ToolCall:
-                for each in checkpoint.tool_call(element):
-                    yield each
-                yield element
-            elif kind is EndOfTurn:
-                context.hold(element)
-                async with aclosing(checkpoint.end(element)) as rest:
-                    async for each in rest:
-                        yield each
-                if not context.interrupted:
+        user = self.checks == "input"
+        checkpoint = Checkpoint(self._rules, context, user=user, most=self.max_characters, turns=self.turns)
+        if user:
+            async with aclosing(_checked(elements, checkpoint, context)) as checked:
+                async for element in checked:
                     yield element
-            else:
-                if kind is Failure:
-                    checkpoint.failure(element)
-                elif kind is Interrupt:
-                    checkpoint.clear()
+            return
+        outgoing = Outgoing(context)
+        async with aclosing(_checked(outgoing.coming(elements), checkpoint, context)) as checked:
+            async for element in checked:
+                outgoing.goes(element)
                 yield element
-        async with aclosing(checkpoint.end()) as rest:
-            async for each in rest:
+
+
+async def _checked(
+    elements: AsyncIterator[StreamElement], checkpoint: Checkpoint, context: StageContext
+) -> AsyncGenerator[StreamElement]:
+    """What a checkpoint lets through."""
+    async for element in elements:
+        kind = element.content.__class__
+        if kind is Text:
+            for each in checkpoint.text(element):
                 yield each
+        elif kind is Message or kind is Parts or kind is Data:
+            treat = checkpoint.data if kind is Data else checkpoint.message
+            async with aclosing(treat(element)) as valid:
+                async for each in valid:
+                    yield each
+        elif kind is Image:
+            for each in checkpoint.image(element):
+                yield each
+        elif kind is ToolCall:
+            for each in checkpoint.tool_call(element):
+                yield each
+            yield element
+        elif kind is EndOfTurn:
+            context.hold(element)
+            async with aclosing(checkpoint.end(element)) as rest:
+                async for each in rest:
+                    yield each
+            if not context.interrupted:
+                yield element
+        else:
+            if kind is Failure:
+                checkpoint.failure(element)
+            elif kind is Interrupt:
+                checkpoint.clear()
+            yield element
+    async with aclosing(checkpoint.end()) as rest:
+        async for each in rest:
+            yield each
