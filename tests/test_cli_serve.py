@@ -36,6 +36,7 @@ from rxstage.testing import ScriptedStt, ScriptedTts, assert_no_leaks
 from rxstage.websocket.protocol import HEAD, SOUND, SUBPROTOCOL
 
 LIMIT: Final = 60.0  # seconds for what should take a few
+SECOND: Final = "what is six times seven"  # a sentence of the grammar: of another one there may be no words
 CHROMIUM: Final = "/usr/bin/chromium"
 FLAGS: Final = (
     "--use-fake-device-for-media-stream",
@@ -497,14 +498,14 @@ PLAYED: Final = "() => rxstage.sound.report.played"
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A question, and an objection while it is answered, as the microphone hears them; behind it long silence."""
+    """A question, and another while it is answered, as the microphone hears them; behind it long silence."""
     soundfile = pytest.importorskip("soundfile")
     sys.path.insert(0, str(Path(__file__).parent / "stages"))
     try:
         from voices import said, scene, silence
     finally:
         sys.path.pop(0)
-    samples = scene(silence(2.0), said("what can you do"), silence(8.0), said("stop please"), silence(60.0), snr=30)
+    samples = scene(silence(2.0), said("what can you do"), silence(8.0), said(SECOND), silence(60.0), snr=30)
     path = tmp_path_factory.mktemp("serve") / "microphone.wav"
     soundfile.write(path, samples, 16_000, subtype="PCM_16")
     return path
