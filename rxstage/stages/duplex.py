@@ -316,11 +316,11 @@ class _Call:
             self._cut()
             self._own = content
             try:
-                self.context.post(element)
-                self.results.hold()  # what comes behind it must not flow on before the stage has been handed it
+                if self.context.post(element):
+                    self.results.hold()  # what comes behind it must not flow on before the stage has been handed it
                 return
             except RxStageError:
-                pass  # the input has ended: it goes the usual way
+                pass  # the stage has ended: it goes the usual way
         elif content.__class__ is ToolCall:
             self._calls.add(content.id)
         if not element.is_control:
