@@ -184,14 +184,21 @@ class ContextPolicy(Struct, frozen=True):
 
 
 class Conversations:
-    """The conversations of one execution, by id, and the policies of its stages for what a model gets to see."""
+    """The conversations of one execution, by id, and the policies of its stages for what a model gets to see.
 
-    __slots__ = ("_held", "cutters", "policies")
+    Attributes:
+        answerer: name of the stage that adds to them; "" where none does.
+        policies: for what a model gets to see.
+        cutters: know what of an answer was heard.
+    """
+
+    __slots__ = ("_held", "answerer", "cutters", "policies")
 
     def __init__(self) -> None:
         self._held: dict[str, Conversation] = {}
+        self.answerer = ""
         self.policies: list[ContextPolicy] = []
-        self.cutters: list[Callable[[Conversation], object]] = []  # know what of an answer was heard
+        self.cutters: list[Callable[[Conversation], object]] = []
 
     def of(self, element: StreamElement | None = None, default: str = "") -> Conversation:
         """The conversation that an element belongs to.

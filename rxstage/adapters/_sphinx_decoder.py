@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from time import sleep
@@ -127,7 +128,7 @@ class SphinxDecoder:
                 return "", None
             # A filler model, as in R. C. Rose, D. B. Paul, "A hidden Markov model based keyword recognition system",
             # ICASSP 1990: where any sequence of sounds explains it much better, it was no sentence of the grammar.
-            if found is None or (self._fit(sounds) - fit) / (len(sound) // _STEP) > _MISFIT:
+            if found is None or (self._fit(sounds) - fit) / max(len(sound) // _STEP, 1) > _MISFIT:
                 return self._unknown, None
         if found is None or given_up():
             return "", None
@@ -159,7 +160,7 @@ class SphinxDecoder:
         large grammar finds something in whatever is said, with the latter alone a small one.
         """
         sounds = sum(math.log(segment.ascore) for segment in self._decoder.seg() or () if segment.ascore > 0)
-        return (sounds + math.log(found.best_score)) / 2
+        return (sounds + math.log(max(found.best_score, sys.float_info.min))) / 2
 
     def _floored(self, samples: bytes) -> bytes:
         """The sound with some noise: of digital silence, as between the words of a machine, it understands nothing."""

@@ -217,14 +217,14 @@ class ProviderStage(Stage):
         """
         if self.memory == "own":
             return Conversations()
-        holders = context.shared("rxstage.provider", list[str])
-        if holders and holders[0] != context.stage:
+        held = conversations(context)
+        if held.answerer not in ("", context.stage):
             raise RxStageError(
-                f"stages {holders[0]!r} and {context.stage!r} would both add to the conversations of this execution; "
-                f"give one of them memory='own', with which it remembers for itself"
+                f"stages {held.answerer!r} and {context.stage!r} would both add to the conversations of this "
+                f"execution; give one of them memory='own', with which it remembers for itself"
             )
-        holders[:] = [context.stage]
-        return conversations(context)
+        held.answerer = context.stage
+        return held
 
     def _collect(self, turns: dict[str, Turn], element: StreamElement, held: Conversations) -> None:
         content = element.content

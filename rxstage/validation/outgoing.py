@@ -40,10 +40,10 @@ class Outgoing:
     async def coming(self, elements: AsyncIterator[StreamElement]) -> AsyncIterator[StreamElement]:
         """What the stage gets."""
         async for element in elements:
-            self._comes(element)
+            if self._held.answerer:
+                self._comes(element)
             yield element
             self._settle()  # of what is over and has not gone out, something was stopped
-        self._settle()
 
     def _comes(self, element: StreamElement) -> None:
         content = element.content
@@ -68,6 +68,8 @@ class Outgoing:
 
     def goes(self, element: StreamElement) -> None:
         """Something leaves the stage."""
+        if not self._held.answerer:  # there is no history, nor need a text have an end
+            return
         content = element.content
         if content.__class__ is Text:
             self._of(element).went.append(content.text)
