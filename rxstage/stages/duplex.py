@@ -8,10 +8,11 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, ClassVar, Final, Literal
 
+from msgspec import Struct
 from pydantic import Field
 
 from rxstage.audiospec import AudioSpec
-from rxstage.content import Audio, AudioFormat, EndOfTurn, Failure, Interrupt, Message, Text, ToolCall, ToolResult
+from rxstage.content import Audio, AudioFormat, Data, EndOfTurn, Failure, Interrupt, Message, Text, ToolCall, ToolResult
 from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT, conversations
 from rxstage.element import StreamElement
 from rxstage.errors import RxStageError
@@ -120,13 +121,19 @@ class DuplexProviderStage(Stage):
         )
 
 
+class _Events(Struct, frozen=True):
+    """What is to be sent as it is, among what came in. Travels as `Data`."""
+
+    events: list[dict[str, Any]]
+
+
 class _Call:
     """One conversation: the state of one execution of the stage."""
 
     def __init__(self, stage: DuplexProviderStage, context: StageContext) -> None:
         self.stage, self.context = stage, context
         self.loop = asyncio.get_running_loop()
-        self.state = Realtime(stage.transcription is not None)
+        self.state = Realtime(stage.transcription is not None, context.now)
         self.to_send = LinkQueue(stage.buffer, stage.buffer_bytes, "drop_oldest")
         self.results = LinkQueue(_AHEAD, _AHEAD_BYTES, "wait")
         self.ends: list[StreamElement] = []  # of turns, that came in and are held
@@ -251,8 +258,9 @@ class _Call:
                 return events
             case Interrupt():
                 cancel = [{"type": "response.cancel"}] if self.state.answering else []
-                self._cut()
-                return cancel
+                return [*cancel, *self._cut()]
+            case Data(value=_Events(events)):
+                return events
         return []
 
     def _turn(self, commit: bool) -> list[dict[str, Any]]:
@@ -301,19 +309,21 @@ class _Call:
         self.context.emit_event("duplex.no_transcript")
         self._settle(late=True)
 
-    def _cut(self) -> None:
-        """What is being answered is void; what is known of the user stays."""
-        self.state.cut()
+    def _cut(self) -> list[dict[str, Any]]:
+        """What is being answered is void; what is known of the user stays. Gives what is to be sent."""
+        events = self.state.cut()
         self._calls.clear()
         self.results.keep(
             lambda each: survives(each) or each.content.__class__ is Message or TRANSCRIPT in each.metadata
         )
+        return events
 
     def _tell(self, element: StreamElement) -> None:
         """Have an element flow on; an `Interrupt` overtakes what waits behind the stage."""
         content = element.content
         if content.__class__ is Interrupt:
-            self._cut()
+            if events := self._cut():
+                self.to_send.push(StreamElement.of(Data(_Events(events))))
             self._own = content
             try:
                 if self.context.post(element):

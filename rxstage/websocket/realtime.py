@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from rxstage.content import Audio, Data, Message, Text, ToolCall, ToolResult, Usage
@@ -14,6 +14,7 @@ from rxstage.element import Metadata, StreamElement
 from rxstage.errors import RxStageError
 from rxstage.priority import Priority
 from rxstage.voice.speech import SpeechEnded, SpeechStarted
+from rxstage.websocket.playback import Playback
 
 __all__ = ["RATE", "Answer", "Realtime", "RealtimeError", "append_of", "event_of", "greeting", "item_of"]
 
@@ -27,6 +28,9 @@ _ALIASES: Final = {  # of the time before the interface was settled; compatible 
 }
 _FORM: Final = {"type": "audio/pcm", "rate": RATE}
 _HARMLESS: Final = frozenset({"response_cancel_not_active", "input_audio_buffer_commit_empty"})
+_TRUNCATE: Final = (
+    "truncate_"  # begins the ids of events that it may refuse: it has not made the item yet, or forgot it
+)
 _ROLES: Final = {"user": "input_text", "system": "input_text", "assistant": "output_text"}
 
 
@@ -58,10 +62,13 @@ class Realtime:
 
     Args:
         transcribes: whether the service was asked for transcripts of the user's speech.
+        clock: gives the time [s].
+
     """
 
-    def __init__(self, transcribes: bool) -> None:
+    def __init__(self, transcribes: bool, clock: Callable[[], float]) -> None:
         self._transcribes = transcribes
+        self._playback = Playback(clock)
         self._answers: deque[Answer] = deque()  # that have not been told in full, oldest first
         self._active = ""  # the response under way
         self._asked = 0  # responses that were asked for and have not begun
@@ -91,8 +98,11 @@ class Realtime:
         self._asked += 1
         return {"type": "response.create"}
 
-    def cut(self) -> None:
-        """The user has interrupted: what is being answered is void; what the user has said is not."""
+    def cut(self) -> list[dict[str, Any]]:
+        """The user has interrupted: what is being answered is void; what the user has said is not.
+
+        Gives the events that have the service forget what was not played of its answers.
+        """
         if self._active:
             self._void.add(self._active)
             self._active = ""
@@ -102,6 +112,16 @@ class Realtime:
         for answer in self._answers:
             if answer.begun:
                 answer.void = answer.done = True
+        return [
+            {
+                "type": "conversation.item.truncate",
+                "event_id": f"{_TRUNCATE}{index}_{item}",
+                "item_id": item,
+                "content_index": index,
+                "audio_end_ms": played,
+            }
+            for item, index, played in self._playback.cut()
+        ]
 
     def take(self, event: dict[str, Any]) -> Iterator[StreamElement]:
         """The elements that an event stands for, at once.
@@ -117,7 +137,10 @@ class Realtime:
             return
         match _ALIASES.get(kind, kind):
             case "response.output_audio.delta":
-                yield StreamElement.of(Audio(base64.b64decode(event["delta"]), RATE))
+                sound = Audio(base64.b64decode(event["delta"]), RATE)
+                if item := event.get("item_id"):
+                    self._playback.add(str(item), int(event.get("content_index") or 0), sound.duration)
+                yield StreamElement.of(sound)
             case "response.output_text.delta" | "response.output_audio_transcript.delta":
                 self._answer().text += event["delta"]
                 yield StreamElement.of(event["delta"])
@@ -149,7 +172,7 @@ class Realtime:
                 self._heard(str(event.get("item_id", "")), "")
             case "error":
                 error = event.get("error") or {}
-                if error.get("code") not in _HARMLESS:
+                if error.get("code") not in _HARMLESS and not str(error.get("event_id") or "").startswith(_TRUNCATE):
                     self._asked = max(self._asked - 1, 0)  # it will not be answered
                     raise RealtimeError(str(error.get("message", "error")), str(error.get("code") or ""))
 

@@ -238,6 +238,47 @@ async def test_slow_session_setup() -> None:
 
 
 @live
+@pytest.mark.parametrize("whose", ["service", "ours"])
+async def test_the_service_forgets_what_was_not_played(whose: str) -> None:
+    """What an interrupt cuts off is cut off at the service, too, where no more can have been played; its refusal is no
+    error."""
+    playing, go = asyncio.Event(), asyncio.Event()
+    second = {"delta": base64.b64encode(bytes(48_000)).decode(), "content_index": 0}
+    cuts: list[dict[str, Any]] = []
+
+    async def script(it: Service) -> None:
+        await it.set_up()
+        await it.expect("response.create")
+        await it.tell("response.created", response={"id": "r1"})
+        for item in ("i1", "i1", "i2"):
+            await it.tell("response.output_audio.delta", response_id="r1", item_id=item, **second)
+        await playing.wait()
+        if whose == "service":
+            await it.tell("input_audio_buffer.speech_started", audio_start_ms=0)
+        cuts.extend([await it.expect("conversation.item.truncate") for _ in range(2)])
+        await it.tell("error", error={"code": "item_not_found", "message": "no", "event_id": cuts[0]["event_id"]})
+        await it.tell("response.done", response={"id": "r1", "status": "cancelled"})
+        go.set()
+
+    async def speak() -> AsyncIterator[Any]:
+        yield Message.user("tell me a story")
+        await go.wait()
+
+    async with service(script) as url:
+        execution = Pipeline.of(DuplexProviderStage(url=url, on_error="fail")).execute(speak())
+        async for element in execution:
+            if element.audio is not None and not playing.is_set():
+                playing.set()
+                if whose == "ours":
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                    execution.interrupt()
+    assert [(cut["item_id"], cut["content_index"]) for cut in cuts] == [("i1", 0), ("i2", 0)]
+    assert 0 <= cuts[0]["audio_end_ms"] < 2000
+    assert cuts[1]["audio_end_ms"] == 0
+
+
+@live
 async def test_the_user_speaks_while_it_answers() -> None:
     """The service's detection of speech interrupts: what is queued of the answer is gone, the next turn is heard."""
     playing, go = asyncio.Event(), asyncio.Event()
