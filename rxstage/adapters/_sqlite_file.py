@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final
 
 from rxstage.ports.store import StoreError
@@ -12,6 +13,7 @@ from rxstage.ports.store import StoreError
 __all__ = ["connect"]
 
 _BUSY: Final = 0.2  # seconds of one wait for the lock; between two of them a call can be given up
+_AGAIN: Final = 0.005  # seconds till the next try to open a file that others are opening
 _MIGRATIONS: Final = (
     """
     CREATE TABLE conversations (
@@ -47,6 +49,18 @@ def connect(path: Path, timeout: float, synchronous: str) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise StoreError(f"the directory of the SQLite file {str(path)!r} does not exist; make it first")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # the log beside it takes over the mode
+    until = monotonic() + timeout
+    while True:
+        try:
+            return _connected(path, timeout, synchronous)
+        except sqlite3.OperationalError as error:
+            # Where others open a new file at the same moment, SQLite does not wait for the lock that WAL needs.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                raise
+        sleep(_AGAIN)
+
+
+def _connected(path: Path, timeout: float, synchronous: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=timeout, isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode = WAL")

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,30 @@ async def test_sqlite_what_is_wrong_with_the_file(tmp_path: Path) -> None:
                 await store.load("talk")
     with pytest.raises(ValueError, match="synchronous"):
         SqliteStore(tmp_path / "x.db", synchronous="off")  # type: ignore[arg-type]
+
+
+def test_sqlite_opened_by_several_at_once(tmp_path: Path) -> None:
+    """However many open a file that is new at the same moment, none of them is told that it is locked."""
+    failed: list[Exception] = []
+
+    def connect(path: Path, together: threading.Barrier) -> None:
+        together.wait(WAIT)
+        try:
+            _sqlite_file.connect(path, WAIT, "NORMAL").close()
+        except Exception as error:
+            failed.append(error)
+
+    for number in range(40):
+        together = threading.Barrier(6)
+        several = [
+            threading.Thread(target=connect, args=(tmp_path / f"{number}.db", together))
+            for _ in range(together.parties)
+        ]
+        for each in several:
+            each.start()
+        for each in several:
+            each.join(WAIT)
+    assert failed == []
 
 
 @on_a_loop
