@@ -28,6 +28,7 @@ __all__ = [
     "TurnEnd",
     "conversations",
     "ends_turn",
+    "is_aside",
 ]
 
 CONVERSATION: Final = "conversation"
@@ -57,6 +58,12 @@ def ends_turn(element: StreamElement, turns: TurnEnd = "message") -> bool:
         and content.role == "user"
         and PROMPT not in element.metadata
     )
+
+
+def is_aside(element: StreamElement) -> bool:
+    """Whether an element is no part of what is said now: a transcript, what was said before, an instruction."""
+    metadata = element.metadata
+    return bool(metadata) and (TRANSCRIPT in metadata or HISTORY in metadata or PROMPT in metadata)
 
 
 class Conversation:
@@ -96,24 +103,33 @@ class Conversation:
         self.entries.append(entry)
         return entry
 
-    def cut(self, heard: str | None, answer: Entry | None = None) -> None:
+    def answers(self) -> list[list[int]]:
+        """Where the assistant's messages stand in the entries, those between two of the user's together.
+
+        The last one is that to the newest message of the user; where nothing has been answered the list is empty.
+        """
+        answers: list[list[int]] = [[]]
+        for at, entry in enumerate(self.entries):
+            if entry.message.role == "user":
+                answers.append([])
+            elif entry.message.role == "assistant":
+                answers[-1].append(at)
+        return answers
+
+    def cut(self, heard: str | None, at: int = -1) -> None:
         """Leave of an answer only what was heard of it, and nothing of the answers after it: they were never said.
 
         What is stored already stays as it is, and so does what others have said.
 
         Args:
             heard: the beginning of the answer that was heard; "" takes it away, None leaves it whole.
-            answer: the message that is cut; by default the newest one, if it is an answer.
+            at: place of the message that is cut; by default that of the newest one, if it is an answer.
         """
         entries, stored = self.entries, self.stored
-        if answer is None and entries:
-            answer = entries[-1]
-        at = next((at for at, entry in enumerate(entries) if answer is not None and entry.id == answer.id), None)
-        if at is None:
-            return
+        at = range(len(entries))[at] if entries else 0
         after = max(at + 1, stored)
         entries[after:] = [entry for entry in entries[after:] if entry.message.role not in ("assistant", "tool")]
-        if heard is None or at < stored or (entry := entries[at]).message.role != "assistant":
+        if heard is None or not stored <= at < len(entries) or (entry := entries[at]).message.role != "assistant":
             return
         if heard.strip():
             message = Message.assistant(heard.rstrip(), usage=entry.message.usage)
@@ -122,33 +138,26 @@ class Conversation:
             del entries[at]
 
     def revise(self, said: str, went_out: str, *, interrupted: bool = False) -> None:
-        """Have the newest answer be what went out of it, where a stage has changed it on its way.
+        """Have an answer be what went out of it, where a stage has changed it on its way: the newest that says this.
 
-        Nothing changes of what is stored already, nor where the newest answer does not say that.
+        Nothing changes of what is stored already.
 
         Args:
             said: the answer, in one message or in several with calls of tools.
             went_out: what stands in its place; "" takes it away.
             interrupted: `said` is only as far as it came; no more than that went out.
         """
-        entries = self.entries
-        begin = next((at for at in range(len(entries), 0, -1) if entries[at - 1].message.role == "user"), 0)
-        answer = [at for at in range(begin, len(entries)) if entries[at].message.role == "assistant"]
-        texts = [entries[at].message.text for at in answer]
-        whole = "".join(texts)
-        if not answer or not (whole.startswith(said) if interrupted else whole == said):
+        entries, answers = self.entries, self.answers()
+        for answer in reversed(answers if said else answers[-1:]):
+            texts = [entries[at].message.text for at in answer]
+            whole = "".join(texts)
+            if answer and (whole.startswith(said) if interrupted else whole == said):
+                break
+        else:
             return
         if interrupted:  # what came last was on its way
             texts[-1] = texts[-1].removesuffix(whole[len(said) :])
-        first, last, head, tail = 0, len(texts), 0, len(went_out)
-        while first < last and went_out.startswith(texts[first], head):
-            head += len(texts[first])
-            first += 1
-        while first < last and texts[last - 1] and went_out.endswith(texts[last - 1], head, tail):
-            last -= 1
-            tail -= len(texts[last])
-        texts[first:last] = [went_out[head:tail], *[""] * (last - first - 1)][: last - first]
-        for at, text in reversed([*zip(answer, texts, strict=True)]):
+        for at, text in reversed([*zip(answer, _shared_out(texts, went_out), strict=True)]):
             entry = entries[at]
             if at < self.stored or entry.message.text == text:
                 continue
@@ -166,6 +175,19 @@ class Conversation:
         known = {entry.id for entry in stored.entries}
         self.entries = [*stored.entries, *(entry for entry in unsaved if entry.id not in known)]
         self.stored, self.version, self.summary = len(stored.entries), stored.version, stored.summary
+
+
+def _shared_out(texts: Sequence[str], whole: str) -> list[str]:
+    """A text in place of several: those at both ends that it has too stay as they are."""
+    first, last, head, tail = 0, len(texts), 0, len(whole)
+    while first < last and whole.startswith(texts[first], head):
+        head += len(texts[first])
+        first += 1
+    while first < last and texts[last - 1] and whole.endswith(texts[last - 1], head, tail):
+        last -= 1
+        tail -= len(texts[last])
+    between = [whole[head:tail], *[""] * (last - first - 1)][: last - first]
+    return [*texts[:first], *between, *texts[last:]]
 
 
 class ContextPolicy(Struct, frozen=True):

@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from rxstage.content import Audio, Data, EndOfTurn, Interrupt, Message, Text
-from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT, Conversation, conversations
+from rxstage.conversation import Conversation, conversations, is_aside
 from rxstage.element import StreamElement
-from rxstage.ports.store import Entry
 from rxstage.stage import Stage, StageContext, StageType
 from rxstage.voice.floor import floor
 from rxstage.voice.speech import Spoken
@@ -134,8 +133,8 @@ class _Account:
 
     def end(self, conversation: Conversation) -> None:
         """All of the answer has gone out; the next one begins."""
-        if (answer := self._answer(conversation, "".join(self._text))) is not None:
-            self._past = answer.id
+        if answer := self._answer(conversation, "".join(self._text)):
+            self._past = conversation.entries[answer[-1]].id
         self._begin()
 
     def _begin(self) -> None:
@@ -175,36 +174,25 @@ class _Account:
         return (None if said and text else heard), text
 
     def _cut(self, heard: str | None, text: str, conversation: Conversation) -> None:
-        answer = self._answer(conversation, text)
-        if answer is not None:
-            conversation.cut(heard if heard is None else _of_message(heard, conversation, answer), answer)
+        if answer := self._answer(conversation, text):
+            conversation.cut(heard if heard is None else _of_last(heard, conversation, answer), answer[-1])
 
-    def _answer(self, conversation: Conversation, text: str) -> Entry | None:
-        """The message in which the answer ends that begins with a text: the first of those still to be said."""
-        entries = conversation.entries
+    def _answer(self, conversation: Conversation, text: str) -> list[int]:
+        """Where the answer stands that begins with a text: the first of those still to be said, [] without any."""
+        entries, come = conversation.entries, _letters(text)
         begin = next((at for at, entry in enumerate(entries, 1) if entry.id == self._past), conversation.stored)
-        come = _letters(text)
-        said, last = "", None
-        for entry in entries[begin:]:
-            if entry.message.role == "assistant":
-                said, last = said + _letters(entry.message.text), entry
-            elif entry.message.role == "user" and last is not None:
-                if said.startswith(come) or come.startswith(said):
-                    return last
-                said, last = "", None
-        return last
+        *earlier, newest = ([*answer] if answer and answer[-1] >= begin else [] for answer in conversation.answers())
+        for answer in earlier:
+            said = _letters("".join(entries[at].message.text for at in answer))
+            if answer and (said.startswith(come) or come.startswith(said)):
+                return answer
+        return newest
 
 
-def _of_message(heard: str, conversation: Conversation, answer: Entry) -> str:
+def _of_last(heard: str, conversation: Conversation, answer: list[int]) -> str:
     """What was heard of the last message of an answer; before it come those that called tools."""
-    earlier: list[str] = []
-    at = next(at for at, entry in enumerate(conversation.entries) if entry.id == answer.id)
-    for entry in reversed(conversation.entries[:at]):
-        if entry.message.role == "user":
-            break
-        if entry.message.role == "assistant":
-            earlier.append(entry.message.text.strip())
-    for text in reversed(earlier):
+    for at in answer[:-1]:
+        text = conversation.entries[at].message.text.strip()
         heard = heard.strip()
         if heard.startswith(text):
             heard = heard[len(text) :].lstrip()
@@ -219,8 +207,8 @@ def _letters(text: str) -> str:
 
 def _said(element: StreamElement) -> str | None:
     """The text of an element that is part of an answer."""
-    content, metadata = element.content, element.metadata
-    if metadata and (TRANSCRIPT in metadata or HISTORY in metadata or PROMPT in metadata):
+    content = element.content
+    if is_aside(element):
         return None
     if content.__class__ is Text or (content.__class__ is Message and content.role == "assistant"):
         return str(content.text)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from pydantic import Field
 
 from rxstage.content import Audio, EndOfTurn, Image, Interrupt, Message, Parts, Text, Video
-from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT
+from rxstage.conversation import HISTORY, PROMPT, is_aside
 from rxstage.element import StreamElement
 from rxstage.errors import RxStageError
 from rxstage.priority import Priority
@@ -95,8 +95,8 @@ class ComposeMessageStage(Stage):
         held: list[StreamElement] = []
         size = 0
         async for element in elements:
-            content, metadata = element.content, element.metadata
-            aside = bool(metadata) and (TRANSCRIPT in metadata or HISTORY in metadata or PROMPT in metadata)
+            content = element.content
+            aside = is_aside(element)
             if content.__class__ in self.accepts and not aside:
                 size += _size(content)
                 if size > self.max_bytes:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field, PrivateAttr
 
 from rxstage.content import Audio, Data, EndOfTurn, Failure, Interrupt, Message, Text
-from rxstage.conversation import HISTORY, PROMPT, TRANSCRIPT
+from rxstage.conversation import is_aside
 from rxstage.element import StreamElement
 from rxstage.ports.tts import Tts
 from rxstage.stage import Stage, StageContext, StageType
@@ -81,10 +81,10 @@ class TTSStage(Stage):
             else:
                 yield element
             said: list[str] = []
-            if kind is Text and _speaks(element):
+            if kind is Text and not is_aside(element):
                 streamed, envelope = True, element
                 said = clauses.add(content.text)
-            elif kind is Message and content.role == "assistant" and _speaks(element):
+            elif kind is Message and content.role == "assistant" and not is_aside(element):
                 if not streamed:
                     envelope = element
                     said = clauses.add(content.text)
@@ -149,9 +149,3 @@ class TTSStage(Stage):
         if audio is None or audio.__class__ is Audio:
             return audio
         raise TypeError(f"speak() of {self._tts.name!r} has to give Audio, got {audio!r}")
-
-
-def _speaks(element: StreamElement) -> bool:
-    """Whether it is part of an answer: no transcript, nothing that was said before, no instruction."""
-    metadata = element.metadata
-    return not metadata or not (TRANSCRIPT in metadata or HISTORY in metadata or PROMPT in metadata)

@@ -87,15 +87,12 @@ class ValidationStage(Stage):
     ) -> AsyncIterator[StreamElement]:
         user = self.checks == "input"
         checkpoint = Checkpoint(self._rules, context, user=user, most=self.max_characters, turns=self.turns)
-        if user:
-            async with aclosing(_checked(elements, checkpoint, context)) as checked:
-                async for element in checked:
-                    yield element
-            return
-        outgoing = Outgoing(context)
-        async with aclosing(_checked(outgoing.coming(elements), checkpoint, context)) as checked:
+        outgoing = None if user else Outgoing(context)
+        coming = elements if outgoing is None else outgoing.coming(elements)
+        async with aclosing(_checked(coming, checkpoint, context)) as checked:
             async for element in checked:
-                outgoing.goes(element)
+                if outgoing is not None:
+                    outgoing.goes(element)
                 yield element
 
 

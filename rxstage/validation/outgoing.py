@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from rxstage.content import EndOfTurn, Failure, Interrupt, Message, Text
-from rxstage.conversation import HISTORY, PROMPT, Conversation, conversations
+from rxstage.conversation import Conversation, conversations, is_aside
 from rxstage.element import StreamElement
 from rxstage.stage import StageContext
 from rxstage.validation.answer import conversation_of
@@ -26,6 +26,8 @@ class _Said:
 
 class Outgoing:
     """Sees what a stage gets and what it lets out, and has the history keep the latter.
+
+    Without a stage that answers there is no history, nor need a text have an end: nothing is kept account of.
 
     Args:
         context: of the stage.
@@ -63,12 +65,12 @@ class Outgoing:
         elif kind is Interrupt:
             self._left, self._said = self._said, {}
         elif kind is Failure and isinstance(void := getattr(content.error, "text", None), str):
-            came = "".join(self._of(element).came)
-            self._said[conversation_of(element)].came[:] = [came.removesuffix(void)] if came != void else []
+            said = self._of(element)
+            said.came[:] = filter(None, ["".join(said.came).removesuffix(void)])
 
     def goes(self, element: StreamElement) -> None:
         """Something leaves the stage."""
-        if not self._held.answerer:  # there is no history, nor need a text have an end
+        if not self._held.answerer:
             return
         content = element.content
         if content.__class__ is Text:
@@ -80,7 +82,11 @@ class Outgoing:
             self._settle()
 
     def _of(self, element: StreamElement) -> _Said:
-        return self._said.setdefault(conversation_of(element), _Said())
+        id = conversation_of(element)
+        said = self._said.get(id)
+        if said is None:
+            said = self._said[id] = _Said()
+        return said
 
     def _settle(self) -> None:
         for id in [id for id, said in self._said.items() if said.over]:
@@ -97,5 +103,4 @@ class Outgoing:
 
 
 def _is_answer(element: StreamElement) -> bool:
-    metadata = element.metadata
-    return element.content.role == "assistant" and not (metadata and (HISTORY in metadata or PROMPT in metadata))
+    return element.content.role == "assistant" and not is_aside(element)

@@ -63,7 +63,6 @@ class Realtime:
     Args:
         transcribes: whether the service was asked for transcripts of the user's speech.
         clock: gives the time [s].
-
     """
 
     def __init__(self, transcribes: bool, clock: Callable[[], float]) -> None:

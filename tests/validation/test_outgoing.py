@@ -130,3 +130,27 @@ def test_what_passes_is_left_alone() -> None:
     """An answer that nobody objects to is the model's own message."""
     asked, stored = talked("Fine.", BannedWords("swordfish", policy="redact"))
     assert (asked, stored) == (["a", "Fine.", "b"], ["a", "Fine.", "b", "Yes?"])
+
+
+def test_answers_that_are_ahead() -> None:
+    """Where the next answer is made before one is validated, each keeps what went out of it."""
+    provider = ScriptedProvider("One swordfish.", "Two swordfish.", "Yes?")
+
+    async def slow(text: str) -> Verdict:
+        await asyncio.sleep(1.0)
+        return Verdict(True, 1.0)
+
+    async def source() -> AsyncIterator[Any]:
+        yield Message.user("a")
+        yield Message.user("b")
+        await asyncio.sleep(20.0)
+        yield Message.user("c")
+
+    async def main() -> None:
+        validators = (Function(slow, name="slow"), BannedWords("swordfish", policy="redact"))
+        await Pipeline.of(ProviderStage(provider=provider) >> ValidationStage(validators=validators)).execute(source())
+
+    with assert_no_leaks():
+        run_virtual(main())
+    said = [message.text for message in provider.calls[-1].messages]
+    assert said == ["a", "One [redacted].", "b", "Two [redacted].", "c"]
