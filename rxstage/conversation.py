@@ -79,9 +79,11 @@ class Conversation:
         stored: how many of the entries are stored.
         usage: of all model calls in this execution.
         instructions: what the newest turn was answered by, beside the history.
+        turns: the turn that an entry of this execution belongs to, where that is known, by the entry's id: the
+            `sequence` of the turn's first element, which the elements of its answer have too.
     """
 
-    __slots__ = ("entries", "id", "instructions", "stored", "summary", "usage", "version")
+    __slots__ = ("entries", "id", "instructions", "stored", "summary", "turns", "usage", "version")
 
     def __init__(self, id: str = "") -> None:
         self.id = id
@@ -91,69 +93,79 @@ class Conversation:
         self.stored = 0
         self.usage = Usage()
         self.instructions: tuple[Message, ...] = ()
+        self.turns: dict[str, int] = {}
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The messages, oldest first."""
         return tuple(entry.message for entry in self.entries)
 
-    def add(self, message: Message, metadata: Mapping[str, Any] | None = None) -> Entry:
-        """Put a message at the end."""
+    def add(self, message: Message, metadata: Mapping[str, Any] | None = None, turn: int = 0) -> Entry:
+        """Put a message at the end; `turn` is the `sequence` of the first element of the turn, where that is known."""
         entry = Entry(message, metadata=metadata or {})
-        self.entries.append(entry)
+        self.put(entry, turn)
         return entry
 
-    def answers(self) -> list[list[int]]:
-        """Where the assistant's messages stand in the entries, those between two of the user's together.
+    def put(self, entry: Entry, turn: int = 0) -> None:
+        """Likewise, an entry."""
+        self.entries.append(entry)
+        if turn:
+            self.turns[entry.id] = turn
 
-        The last one is that to the newest message of the user; where nothing has been answered the list is empty.
-        """
-        answers: list[list[int]] = [[]]
-        for at, entry in enumerate(self.entries):
-            if entry.message.role == "user":
-                answers.append([])
-            elif entry.message.role == "assistant":
-                answers[-1].append(at)
-        return answers
-
-    def cut(self, heard: str | None, at: int = -1) -> None:
-        """Leave of an answer only what was heard of it, and nothing of the answers after it: they were never said.
-
-        What is stored already stays as it is, and so does what others have said.
+    def answer(self, turn: int) -> list[int]:
+        """Where the assistant's messages of a turn stand in the entries.
 
         Args:
-            heard: the beginning of the answer that was heard; "" takes it away, None leaves it whole.
-            at: place of the message that is cut; by default that of the newest one, if it is an answer.
+            turn: the `sequence` of its elements. Where it is 0, or whoever has answered did not tell it, the answer is
+                what stands behind the newest message of the user.
+        """
+        entries, turns = self.entries, self.turns
+        said = [at for at, entry in enumerate(entries) if entry.message.role == "assistant"]
+        known = [at for at in said if turn and turns.get(entries[at].id) == turn]
+        begin = next((at for at in range(len(entries), 0, -1) if entries[at - 1].message.role == "user"), 0)
+        return known or [at for at in said if at >= begin and (not turn or entries[at].id not in turns)]
+
+    def cut(self, heard: str | None, turn: int | None = 0) -> None:
+        """Leave of an answer only what was heard of it, and nothing of the answers to later turns, as never said.
+
+        What is stored already stays as it is, and so do calls of tools and what others have said.
+
+        Args:
+            heard: the beginning of its last message that was heard; "" takes it away, None leaves it whole.
+            turn: which one, as for `answer`; None: nothing was heard of any in this execution.
         """
         entries, stored = self.entries, self.stored
-        at = range(len(entries))[at] if entries else 0
-        after = max(at + 1, stored)
-        entries[after:] = [entry for entry in entries[after:] if entry.message.role not in ("assistant", "tool")]
-        if heard is None or not stored <= at < len(entries) or (entry := entries[at]).message.role != "assistant":
+        if turn != 0:
+            entries[stored:] = [
+                entry
+                for entry in entries[stored:]
+                if entry.message.role not in ("assistant", "tool") or self.turns.get(entry.id, 0) <= (turn or 0)
+            ]
+        answer = self.answer(turn) if turn is not None else []
+        if heard is None or not answer or answer[-1] < stored or entries[answer[-1]].message.tool_calls:
             return
+        entry = entries[answer[-1]]
         if heard.strip():
             message = Message.assistant(heard.rstrip(), usage=entry.message.usage)
-            entries[at] = Entry(message, entry.id, {**entry.metadata, "interrupted": True})
+            entries[answer[-1]] = Entry(message, entry.id, {**entry.metadata, "interrupted": True})
         else:
-            del entries[at]
+            del entries[answer[-1]]
 
-    def revise(self, said: str, went_out: str, *, interrupted: bool = False) -> None:
-        """Have an answer be what went out of it, where a stage has changed it on its way: the newest that says this.
+    def revise(self, turn: int, said: str, went_out: str, *, interrupted: bool = False) -> None:
+        """Have an answer be what went out of it, where a stage has changed it on its way.
 
-        Nothing changes of what is stored already.
+        Nothing changes of what is stored already, nor where the answer does not say that.
 
         Args:
+            turn: which one, as for `answer`.
             said: the answer, in one message or in several with calls of tools.
             went_out: what stands in its place; "" takes it away.
             interrupted: `said` is only as far as it came; no more than that went out.
         """
-        entries, answers = self.entries, self.answers()
-        for answer in reversed(answers if said else answers[-1:]):
-            texts = [entries[at].message.text for at in answer]
-            whole = "".join(texts)
-            if answer and (whole.startswith(said) if interrupted else whole == said):
-                break
-        else:
+        entries, answer = self.entries, self.answer(turn)
+        texts = [entries[at].message.text for at in answer]
+        whole = "".join(texts)
+        if not answer or not (whole.startswith(said) if interrupted else whole == said):
             return
         if interrupted:  # what came last was on its way
             texts[-1] = texts[-1].removesuffix(whole[len(said) :])

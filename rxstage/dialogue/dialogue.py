@@ -205,7 +205,7 @@ class Dialogue:
         """Answer a turn: pieces of text as they come, calls and results of tools, one message at the end."""
         options, context = self._options, self._context
         conversation = self._conversations.of(turn.element or StreamElement("", metadata=turn.metadata))
-        draft = Draft(conversation, turn.metadata, context)
+        draft = Draft(conversation, turn, context)
         self._newest = conversation
         envelope = turn.envelope(context.stage)
         if (message := turn.message()) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rxstage.content import Message
 from rxstage.conversation import Conversation
+from rxstage.dialogue.turn import Turn
 from rxstage.ports.store import Entry
 from rxstage.stage import StageContext
 from rxstage.voice.speculation import Speculation, speculations
@@ -22,16 +23,17 @@ class Draft:
 
     Args:
         conversation: the history.
-        metadata: of the turn.
+        turn: what is answered.
         context: of the stage that answers.
     """
 
-    __slots__ = ("_context", "_conversation", "_entries", "_speculation")
+    __slots__ = ("_context", "_conversation", "_entries", "_number", "_speculation")
 
-    def __init__(self, conversation: Conversation, metadata: Mapping[str, Any], context: StageContext) -> None:
+    def __init__(self, conversation: Conversation, turn: Turn, context: StageContext) -> None:
         self._conversation, self._context = conversation, context
+        self._number = 0 if turn.element is None else turn.element.sequence
         self._entries: list[Entry] = []
-        self._speculation: Speculation | None = speculations(context).of(metadata)
+        self._speculation: Speculation | None = speculations(context).of(turn.metadata)
         if self._speculation is not None:
             self._speculation.then(self._decided)
 
@@ -44,7 +46,7 @@ class Draft:
         """Put a message at the end."""
         speculation = self._speculation
         if speculation is None or speculation.confirmed:
-            self._conversation.add(message, metadata)
+            self._conversation.add(message, metadata, self._number)
         elif speculation.open:
             self._entries.append(Entry(message, metadata=metadata or {}))
 
@@ -63,4 +65,5 @@ class Draft:
     def _decided(self) -> None:
         entries, self._entries = self._entries, []
         if self._speculation is not None and self._speculation.confirmed:
-            self._conversation.entries.extend(entries)
+            for entry in entries:
+                self._conversation.put(entry, self._number)

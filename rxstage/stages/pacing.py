@@ -55,6 +55,7 @@ class PacingStage(Stage):
             content = element.content
             if content.__class__ is Audio:
                 newest = element
+                account.hear(element.sequence)
                 held.speaking = account.busy = True
                 for frame in _frames(content, self.frame):
                     while not context.interrupted:
@@ -83,12 +84,13 @@ class PacingStage(Stage):
                     await context.sleep(min(left, self.frame))
                 if not context.interrupted:
                     held.done()
-                    account.end(conversations(context).of(newest))
+                    account.end()
             elif not element.is_control:
                 account.go_on()
                 if (said := _said(element)) is not None:
                     newest = element
-                    account.say(said, content.__class__ is Message, conversations(context).of(element))
+                    account.hear(element.sequence)
+                    account.say(said, whole=content.__class__ is Message)
             held.heard = account.heard()
             yield element
 
@@ -106,8 +108,8 @@ class _Account:
         self._marks: list[tuple[float, str]] = []  # when each text will have been heard
         self._text: list[str] = []  # of the answer, as far as it has come
         self._whole = False  # whether that is all of it
-        self._past = ""  # id of the last message of the history that is no concern any more
-        self._left: tuple[str | None, str] | None = None  # what was heard of what, till whoever answers has asked
+        self._turn: int | None = None  # that it answers; None before the first
+        self._left: tuple[str | None, int | None] | None = None  # what was heard, till whoever answers has asked
         self._asked = False  # whether whoever answers has heard of the interrupt first
 
     def play(self, seconds: float) -> None:
@@ -115,10 +117,16 @@ class _Account:
         self.go_on()
         self.played = max(self.played, self._now()) + seconds
 
-    def say(self, text: str, whole: bool, conversation: Conversation) -> None:
+    def hear(self, turn: int) -> None:
+        """Something of the answer to that turn comes."""
+        if turn != self._turn:
+            self.end()
+            self._turn = turn
+
+    def say(self, text: str, whole: bool) -> None:
         """So much of the answer has come, or all of it."""
         if self._whole:  # that was the answer before
-            self.end(conversation)
+            self.end()
         if not whole or not self._text:
             self._text.append(text)
         self._whole = whole
@@ -131,13 +139,8 @@ class _Account:
         """The text of the answer that has gone out."""
         return "".join(text for _, text in self._marks)
 
-    def end(self, conversation: Conversation) -> None:
+    def end(self) -> None:
         """All of the answer has gone out; the next one begins."""
-        if answer := self._answer(conversation, "".join(self._text)):
-            self._past = conversation.entries[answer[-1]].id
-        self._begin()
-
-    def _begin(self) -> None:
         self._marks.clear()
         self._text.clear()
         self._whole = False
@@ -149,44 +152,33 @@ class _Account:
     def interrupt(self, conversation: Conversation) -> None:
         """The sound ends here. Whoever answers may still be adding what it had made: it asks then."""
         if not self._asked:
-            self._left = self._so_far_of()
-            self._cut(*self._left, conversation)
+            self._left = self._so_far(), self._turn
+            _cut(conversation, *self._left)
         self._asked = False
         self.played, self.busy = 0.0, False
-        if conversation.entries:
-            self._past = conversation.entries[-1].id
-        self._begin()
+        self.end()
 
     def cut(self, conversation: Conversation) -> None:
         """Leave of the answers what was heard, if they are being interrupted in their sound."""
         left, self._left = self._left, None
         if left is None:
-            left, self._asked = self._so_far_of(), True
-        self._cut(*left, conversation)
+            left, self._asked = (self._so_far(), self._turn), True
+        _cut(conversation, *left)
 
-    def _so_far_of(self) -> tuple[str | None, str]:
-        """What was heard of the answer, None if that was all, and the answer as far as it has come.
+    def _so_far(self) -> str | None:
+        """What was heard of the answer; None if that was all of what has come.
 
         It is still being said where its sound is played or waits, or some of its text was not heard.
         """
-        text, heard = "".join(self._text), "".join(text for at, text in self._marks if at <= self._now())
-        said = not self.busy and self.played <= self._now() and len(_letters(heard)) >= len(_letters(text))
-        return (None if said and text else heard), text
+        heard = "".join(text for at, text in self._marks if at <= self._now())
+        ended = not self.busy and self.played <= self._now() and _letters(heard) >= _letters("".join(self._text))
+        return None if ended else heard
 
-    def _cut(self, heard: str | None, text: str, conversation: Conversation) -> None:
-        if answer := self._answer(conversation, text):
-            conversation.cut(heard if heard is None else _of_last(heard, conversation, answer), answer[-1])
 
-    def _answer(self, conversation: Conversation, text: str) -> list[int]:
-        """Where the answer stands that begins with a text: the first of those still to be said, [] without any."""
-        entries, come = conversation.entries, _letters(text)
-        begin = next((at for at, entry in enumerate(entries, 1) if entry.id == self._past), conversation.stored)
-        *earlier, newest = ([*answer] if answer and answer[-1] >= begin else [] for answer in conversation.answers())
-        for answer in earlier:
-            said = _letters("".join(entries[at].message.text for at in answer))
-            if answer and (said.startswith(come) or come.startswith(said)):
-                return answer
-        return newest
+def _cut(conversation: Conversation, heard: str | None, turn: int | None) -> None:
+    if heard is not None and turn is not None:
+        heard = _of_last(heard, conversation, conversation.answer(turn))
+    conversation.cut(heard, turn)
 
 
 def _of_last(heard: str, conversation: Conversation, answer: list[int]) -> str:
@@ -201,8 +193,8 @@ def _of_last(heard: str, conversation: Conversation, answer: list[int]) -> str:
     return heard
 
 
-def _letters(text: str) -> str:
-    return "".join(text.split())
+def _letters(text: str) -> int:
+    return len("".join(text.split()))
 
 
 def _said(element: StreamElement) -> str | None:

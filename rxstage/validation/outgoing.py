@@ -16,9 +16,10 @@ __all__ = ["Outgoing"]
 class _Said:
     """An answer: what came of it, and what went out."""
 
-    __slots__ = ("came", "over", "went")
+    __slots__ = ("came", "over", "turn", "went")
 
-    def __init__(self) -> None:
+    def __init__(self, turn: int) -> None:
+        self.turn = turn
         self.came: list[str] = []
         self.went: list[str] = []
         self.over = False  # whether all of it has come
@@ -85,7 +86,7 @@ class Outgoing:
         id = conversation_of(element)
         said = self._said.get(id)
         if said is None:
-            said = self._said[id] = _Said()
+            said = self._said[id] = _Said(element.sequence)
         return said
 
     def _settle(self) -> None:
@@ -93,13 +94,13 @@ class Outgoing:
             said = self._said.pop(id)
             came, went = "".join(said.came), "".join(said.went)
             if came != went:
-                self._held.named(id).revise(came, went)
+                self._held.named(id).revise(said.turn, came, went)
 
     def _cut(self, conversation: Conversation) -> None:
         """An answer was interrupted: what came of it later has not gone out either."""
         said = self._said.get(conversation.id) or self._left.pop(conversation.id, None)
         if said is not None:
-            conversation.revise("".join(said.came), "".join(said.went), interrupted=True)
+            conversation.revise(said.turn, "".join(said.came), "".join(said.went), interrupted=True)
 
 
 def _is_answer(element: StreamElement) -> bool:

@@ -19,10 +19,12 @@ from rxstage import (
     StageContext,
     StageFunc,
     StageType,
+    StateStoreSaveStage,
     StreamElement,
     ToolCall,
     tool,
 )
+from rxstage.adapters.memory import MemoryStore
 from rxstage.conversation import Conversation, conversations
 from rxstage.providers import Reply, ScriptedProvider
 from rxstage.stages.pacing import PacingStage
@@ -270,14 +272,30 @@ def test_answers_that_wait_for_their_turn_were_not_heard(at: float, said: list[s
     first = [Reply(tool_calls=(call,))] if tools else []
     texts = ("One one one one. Two two two two.", "Three three three. Four.", "Yes?")
     provider = ScriptedProvider(*first, *texts)
-    stage = ProviderStage(provider=provider, tools=[add])
-    pipeline = Pipeline.of(
-        stage >> TTSStage(tts=ScriptedTts()) >> PacingStage(pre_roll=0.0), config=PipelineConfig(buffer_size=64)
-    )
+    spoken = ProviderStage(provider=provider, tools=[add]) >> TTSStage(tts=ScriptedTts()) >> PacingStage(pre_roll=0.0)
+    pipeline = Pipeline.of(spoken, config=PipelineConfig(buffer_size=64))
     end = [(0.0, END())] if ends else []
     asked = ((0.0, Message.user("a")), *end, (0.0, Message.user("b")), *end)
     timed(pipeline, *asked, (at, StreamElement.interrupt()), (0.5, Message.user("c")))
     assert [m.text for m in provider.calls[-1].messages if m.role != "tool" and not m.tool_calls] == said
+
+
+def test_an_answer_that_waits_is_not_stored() -> None:
+    """While the first answer is played the second is not stored: an interrupt takes it away for good."""
+    provider = ScriptedProvider("One one one one. Two two two two.", "Three three three. Four.", "Yes?")
+    store = MemoryStore()
+    spoken = ProviderStage(provider=provider) >> TTSStage(tts=ScriptedTts()) >> PacingStage(pre_roll=0.0)
+    saved = spoken >> StateStoreSaveStage(store=store, conversation="talk")
+    asked = [(0.0, each) for text in "ab" for each in (Message.user(text), END())]
+    timed(
+        Pipeline.of(saved, config=PipelineConfig(buffer_size=64)),
+        *asked,
+        (1.9, StreamElement.interrupt()),
+        (5.0, Message.user("c")),
+    )
+    stored = run_virtual(store.load("talk"))
+    texts = ["a", "One one one one. Two two two two.", "b", "c", "Yes?"]
+    assert [entry.message.text for entry in stored.entries] == texts
 
 
 def test_an_interrupt_in_a_pause() -> None:

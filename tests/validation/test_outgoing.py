@@ -132,25 +132,37 @@ def test_what_passes_is_left_alone() -> None:
     assert (asked, stored) == (["a", "Fine.", "b"], ["a", "Fine.", "b", "Yes?"])
 
 
-def test_answers_that_are_ahead() -> None:
-    """Where the next answer is made before one is validated, each keeps what went out of it."""
+@pytest.mark.parametrize("delay", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("ends", [False, True])
+def test_answers_that_are_ahead(delay: float, ends: bool) -> None:
+    """Where the next answer is made before one is validated, each keeps what went out of it, in the store, too."""
     provider = ScriptedProvider("One swordfish.", "Two swordfish.", "Yes?")
+    store = MemoryStore()
 
     async def slow(text: str) -> Verdict:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(delay)
         return Verdict(True, 1.0)
 
     async def source() -> AsyncIterator[Any]:
-        yield Message.user("a")
-        yield Message.user("b")
+        for text in "ab":
+            yield Message.user(text)
+            if ends:
+                yield StreamElement.end_of_turn()
         await asyncio.sleep(20.0)
         yield Message.user("c")
 
     async def main() -> None:
-        validators = (Function(slow, name="slow"), BannedWords("swordfish", policy="redact"))
-        await Pipeline.of(ProviderStage(provider=provider) >> ValidationStage(validators=validators)).execute(source())
+        banned = BannedWords("swordfish", policy="redact")
+        await Pipeline.of(
+            ProviderStage(provider=provider)
+            >> ValidationStage(validators=(Function(slow, name="slow"), banned) if delay else (banned,))
+            >> StateStoreSaveStage(store=store, conversation="talk")
+        ).execute(source())
+        stored.extend(entry.message.text for entry in (await store.load("talk")).entries)
 
+    stored: list[str] = []
     with assert_no_leaks():
         run_virtual(main())
     said = [message.text for message in provider.calls[-1].messages]
     assert said == ["a", "One [redacted].", "b", "Two [redacted].", "c"]
+    assert stored == [*said, "Yes?"]

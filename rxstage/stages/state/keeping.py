@@ -31,9 +31,10 @@ class Kept:
         loaded: whether a stage has loaded it, or has tried to.
         summary: the one that is stored.
         failed: how many entries there were when they could not be stored; 0 where that went well.
+        reached: the newest turn of which something has gone by.
     """
 
-    __slots__ = ("_returns", "_taken", "conversation", "failed", "id", "loaded", "lock", "summary")
+    __slots__ = ("_returns", "_taken", "conversation", "failed", "id", "loaded", "lock", "reached", "summary")
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
@@ -42,6 +43,7 @@ class Kept:
         self.loaded = False
         self.summary: Summary | None = None
         self.failed = 0
+        self.reached = 0
         self._taken: Entry | None = None
         self._returns = False
 

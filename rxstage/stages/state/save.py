@@ -87,14 +87,14 @@ class StateStoreSaveStage(Stage):
                 elif element.metadata is not metadata:  # the pieces of an answer have theirs in common
                     metadata, touched = element.metadata, [known.of(held.of(element), self.conversation)]
                 for kept in touched:
-                    saver.passes(kept, element.content)
+                    saver.passes(kept, element)
                 if element.content.__class__ in _WHOLE:
                     await saver.settled()
                 elif saver.error is not None:
                     raise saver.error
                 yield element
             for kept in all_kept():
-                saver.look(kept, Moment.OVER)
+                saver.look(kept, Moment.END)
             await saver.settled()
         finally:
             await saver.close(all_kept())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any, Final
+from itertools import takewhile
+from typing import Final
 
 from rxstage.content import EndOfTurn, Failure, Interrupt, Message, ToolCall, ToolResult
+from rxstage.element import StreamElement
 from rxstage.ports.store import Entry, StateConflict, StateStore, StoreError
 from rxstage.stage import StageContext
 from rxstage.stages.state.keeping import Kept
@@ -28,6 +30,7 @@ class Moment(IntEnum):
     UNDER_WAY = 0  # all but an answer, of which it is not known yet how much will have been heard
     ANSWERED = 1  # the answer too
     OVER = 2  # that, half a turn, and what could not be saved before
+    END = 3  # everything: nothing more will come
 
 
 _PIECE: Final = Moment.UNDER_WAY, Moment.ANSWERED, _QUIET
@@ -74,7 +77,7 @@ class Saver:
         """Have a conversation saved if there is something new in it that may be saved at this moment."""
         if not kept.pending or self.error is not None:
             return
-        if moment is not Moment.OVER and not self._may(kept, moment):
+        if moment < Moment.OVER and not self._may(kept, moment):
             return
         self._due[kept] = max(moment, self._due.get(kept, moment))
         if self._task is None:
@@ -83,16 +86,28 @@ class Saver:
     def _may(self, kept: Kept, moment: Moment) -> bool:
         """Whether something may be saved in the middle of a turn."""
         conversation = kept.conversation
-        entries, new = conversation.entries, len(conversation.entries) - conversation.stored
-        if len(entries) <= kept.failed:
+        if len(conversation.entries) <= kept.failed:
             return False
-        answered = new > 0 and _is_answer(entries[-1])
+        new = self._new(kept, moment)
         if self._by_turn:
-            return answered and moment is Moment.ANSWERED
-        return moment is Moment.ANSWERED or new > answered or conversation.summary is not kept.summary
+            return bool(new) and moment is Moment.ANSWERED
+        return bool(new) or conversation.summary is not kept.summary
 
-    def passes(self, kept: Kept, content: Any) -> None:
+    def _new(self, kept: Kept, moment: Moment) -> list[Entry]:
+        """What is not stored yet and may be. Whoever answers may be turns ahead of what has come here."""
+        conversation = kept.conversation
+        new = conversation.entries[conversation.stored :]
+        if moment < Moment.END:
+            new = [*takewhile(lambda entry: not _waits(kept, entry, moment), new)]
+        if self._by_turn and moment is Moment.ANSWERED:
+            while new and not _is_answer(new[-1]):
+                del new[-1]
+        return new
+
+    def passes(self, kept: Kept, element: StreamElement) -> None:
         """Look at a conversation of which an element goes by, now and a little later."""
+        content = element.content
+        kept.reached = max(kept.reached, element.sequence)
         now, later, seconds = _MOMENTS.get(content.__class__, _PIECE)
         if now is Moment.ANSWERED and content.role != "assistant":
             now = Moment.UNDER_WAY
@@ -125,7 +140,7 @@ class Saver:
             await asyncio.sleep(_MOMENT)
         for kept in left:
             if len(kept.conversation.entries) > kept.failed:
-                self.look(kept, Moment.OVER)
+                self.look(kept, Moment.END)
         task = self._task
         if task is None:
             return
@@ -189,9 +204,7 @@ class Saver:
         conversation, context = kept.conversation, self._context
         kept.recognise()
         begin, stored = context.now(), conversation.stored
-        new = conversation.entries[stored:]
-        if new and moment is Moment.UNDER_WAY and _is_answer(new[-1]):
-            new.pop()
+        new = self._new(kept, moment)
         if new:
             version = await self._store.append(kept.id, new, version=conversation.version)
             there = [entry.id for entry in conversation.entries[stored : stored + len(new)]]
@@ -236,6 +249,16 @@ class Saver:
         self._expires = now + min(self._keep, _OFTEN)
         if count := await self._store.expire(self._keep):
             self._context.emit_event("state.expired", conversations=count)
+
+
+def _waits(kept: Kept, entry: Entry, moment: Moment) -> bool:
+    """Whether it is of an answer that has not come here, or in the middle of which this is."""
+    if entry.message.role == "user":
+        return False
+    conversation = kept.conversation
+    turn = conversation.turns.get(entry.id, 0)
+    comes = turn == kept.reached if turn else entry is conversation.entries[-1]
+    return turn > kept.reached or (comes and moment is Moment.UNDER_WAY and _is_answer(entry))
 
 
 def _is_answer(entry: Entry) -> bool:
