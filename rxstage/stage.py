@@ -20,7 +20,7 @@ from rxstage.config import ErrorPolicy, Fallback, Retry
 from rxstage.content import Audio
 from rxstage.element import StreamElement
 from rxstage.flow.callback import Callback, Kind, Select, kinds_of
-from rxstage.flow.scope import StageContext
+from rxstage.flow.context import StageContext
 
 __all__ = [
     "Series",

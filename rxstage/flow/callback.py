@@ -16,8 +16,9 @@ from rxstage.config import ErrorPolicy, Fallback, Retry
 from rxstage.content import CONTENT_KINDS, CONTROL_KINDS, Data, Failure, Text, content_of, payload_of
 from rxstage.element import ControlElement, StreamElement
 from rxstage.errors import RxStageError, StageError
+from rxstage.flow.context import StageContext
 from rxstage.flow.meter import Meter
-from rxstage.flow.scope import DROP, Scope, StageContext
+from rxstage.flow.scope import DROP, Scope
 
 __all__ = [
     "CAUGHT",
