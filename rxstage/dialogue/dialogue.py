@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from rxstage.content import Data, Failure, Message, Text, ToolCall, ToolResult, Usage
 from rxstage.conversation import CONVERSATION, Conversation, Conversations
+from rxstage.dialogue.call import ModelCall
 from rxstage.dialogue.draft import Draft
 from rxstage.dialogue.errors import AnswerWithdrawn, CostLimitExceeded, InvalidOutput, ToolLoop
 from rxstage.dialogue.output import Structured
@@ -21,9 +22,8 @@ from rxstage.dialogue.turn import Turn
 from rxstage.element import Metadata, StreamElement
 from rxstage.errors import RxStageError
 from rxstage.flow.buffer import survives
-from rxstage.ports.provider import Finish, ModelRequest, Provider, Thinking, ToolSpec, Withdrawn
+from rxstage.ports.provider import ModelRequest, Provider, Thinking, ToolSpec, Withdrawn
 from rxstage.priority import Priority
-from rxstage.providers.called import called
 from rxstage.stage import StageContext
 from rxstage.tools import Repetition, Toolbox
 
@@ -69,22 +69,6 @@ class _Late(Struct, frozen=True):
     result: ToolResult
     schedule: str
     conversation: Conversation
-
-
-class _Call:
-    """One call of the model, as far as it has come."""
-
-    __slots__ = ("calls", "finish", "looked", "pieces")
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.calls: list[ToolCall] = []
-        self.finish: Finish | None = None
-        self.looked = 0
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
 
 
 class Dialogue:
@@ -225,10 +209,12 @@ class Dialogue:
         while True:
             self._check_costs(conversation)
             history = await self._conversations.shown(draft.messages, instructions, conversation)
-            call, settled = _Call(), False
+            call, settled = ModelCall(), False
             request = self._request((*instructions, *history, *corrections), first=not rounds)
             try:
-                async with context.interruptible(self._called(request, call)) as events:
+                async with context.interruptible(
+                    call.events(options.provider, request, context, self._named)
+                ) as events:
                     self._under_way = events
                     async for event in events:
                         if event.__class__ is str:
@@ -253,10 +239,10 @@ class Dialogue:
                 settled = True
             finally:
                 self._under_way = None
-                if call.finish is not None and call.finish.usage is not None:
-                    usage += call.finish.usage
-                    self._usage += call.finish.usage
-                    conversation.usage += call.finish.usage
+                if call.usage is not None:
+                    usage += call.usage
+                    self._usage += call.usage
+                    conversation.usage += call.usage
                 if not settled and streams and call.text.strip():  # the history keeps what went out
                     draft.add(Message.assistant(call.text), {"interrupted": True})
             said.extend(call.pieces)
@@ -271,7 +257,7 @@ class Dialogue:
                 rounds += 1
                 if not await draft.certain():
                     return
-                draft.add(_message(call.text, tool_calls=tuple(call.calls), usage=_used(call)))
+                draft.add(_message(call.text, tool_calls=tuple(call.calls), usage=call.usage))
                 round_ = ToolRound(
                     call.calls,
                     toolbox=self._toolbox,
@@ -307,14 +293,14 @@ class Dialogue:
                 whole: Any = Data(value)
             else:
                 whole = Text("".join(said)) if said and not options.streaming else None
-            draft.add(_message(call.text, usage=_used(call)))  # first: who takes the answer and leaves has got it
+            draft.add(_message(call.text, usage=call.usage))  # first: who takes the answer and leaves has got it
             if whole is not None:
                 yield envelope.replace(content=whole)
             text = call.text if options.output is not None else "".join(said)
             yield envelope.replace(content=_message(text, usage=usage))
             return
 
-    def _partial(self, call: _Call) -> Any:
+    def _partial(self, call: ModelCall) -> Any:
         assert self._options.output is not None
         partial, call.looked = self._options.output.partial(call.text, call.looked)
         return partial
@@ -330,53 +316,6 @@ class Dialogue:
             tool_choice=options.tool_choice if tools and (first or options.tool_choice == "none") else "auto",
             output=options.output.spec if options.output is not None else None,
             parameters=options.parameters,
-        )
-
-    async def _called(self, request: ModelRequest, call: _Call) -> AsyncIterator[Any]:
-        """Call the model; what only this stage needs to know goes into `call`."""
-        context, provider = self._context, self._options.provider
-        begin = context.now()
-        model = request.model or provider.model
-        told = {"provider": provider.name, "model": model}
-        context.emit_event("provider.call.started", **told, messages=len(request.messages), tools=len(request.tools))
-        first = True
-        try:
-            async with called(provider, request) as events:
-                async for event in events:
-                    if first:
-                        first = False
-                        context.emit_event("provider.call.first_token", **told, duration=context.now() - begin)
-                    if event.__class__ is ToolCall:
-                        call.calls.append(self._named(event))
-                    elif event.__class__ is Finish:
-                        call.finish = event
-                        break
-                    elif event.__class__ in (str, Withdrawn, Thinking):
-                        yield event
-                    elif isinstance(event, str):
-                        yield str(event)
-                    else:
-                        raise TypeError(
-                            f"provider {provider.name!r} streamed {event!r:.80}; it streams str, Thinking, ToolCall, "
-                            f"and one Finish at the end"
-                        )
-        except Exception as error:
-            context.emit_event("provider.call.failed", **told, duration=context.now() - begin, error=str(error))
-            raise
-        except BaseException:  # an interrupt or the end of the execution; what it has used nobody told
-            characters = sum(map(len, call.pieces))
-            context.emit_event("provider.call.cancelled", **told, duration=context.now() - begin, characters=characters)
-            raise
-        finish = call.finish or Finish()
-        used = finish.usage or Usage()
-        context.emit_event(
-            "provider.call.completed",
-            **{**told, "model": finish.model or model},
-            duration=context.now() - begin,
-            reason=finish.reason,
-            input_tokens=used.input_tokens,
-            output_tokens=used.output_tokens,
-            cost=used.cost,
         )
 
     def _named(self, call: ToolCall) -> ToolCall:
@@ -403,7 +342,3 @@ class Dialogue:
 
 def _message(text: str, *, tool_calls: tuple[ToolCall, ...] = (), usage: Usage | None) -> Message:
     return Message.assistant(*((text,) if text else ()), tool_calls=tool_calls, usage=usage)
-
-
-def _used(call: _Call) -> Usage | None:
-    return call.finish.usage if call.finish is not None else None
